@@ -1,0 +1,1 @@
+"""Teach a language-model checkpoint a file of facts."""
