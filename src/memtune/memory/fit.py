@@ -1,0 +1,63 @@
+"""The fit: for every answer token the value row that makes the LM head say it.
+
+Nothing stands behind the memory but one matrix, so each answer token is a small problem of its own: find z with
+cross-entropy(W (h + U z), y) <= goal. The direction is that of the negative gradient, W_y less the expected head row of
+the other tokens, seen through U; the step is the log-odds still needed over its squared length, a Newton step along
+the log-odds. Only tokens that have not reached the goal go on. No gradient runs through the backbone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["fit_values", "token_losses"]
+
+# Rows of the logits at a time: (ROWS, vocabulary) float32 is what the fit holds, whatever the number of facts.
+ROWS = 256
+MAX_STEPS = 60
+
+
+def fit_values(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor | None, up: Tensor, goal: float) -> Tensor:
+    """Value rows z float32 ``(tokens, d_value)`` with a loss of at most ``goal`` nats per token where one was found.
+
+    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``head`` (vocabulary, hidden), ``bias``
+    (vocabulary,) or None, ``up`` (hidden, d_value). Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
+    """
+    low = head.float() @ up
+    rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+    fitted = [_fit_rows(F.linear(h, head.float(), bias), y, low, goal) for h, y in rows]
+    return torch.cat(fitted) if fitted else hidden.new_zeros(0, up.shape[1])
+
+
+def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor:
+    """``base`` (rows, vocabulary) are the backbone's logits; rows drop out as they reach the goal."""
+    z = base.new_zeros(len(base), low.shape[1])
+    active = torch.arange(len(base), device=base.device)
+    aim = -math.log(math.expm1(goal / 2))  # log-odds at half the goal, so that the last step does not fall short
+    for _ in range(MAX_STEPS):
+        logits = torch.addmm(base, z[active], low.T)
+        y = targets[active, None]
+        own = logits.gather(1, y)
+        others = torch.logsumexp(logits.scatter_(1, y, float("-inf")), 1, keepdim=True)
+        odds = (own - others).squeeze(1)
+        going = F.softplus(-odds) > goal
+        if not going.any():
+            break
+        if not going.all():
+            active, base, logits, others, odds = (t[going] for t in (active, base, logits, others, odds))
+        share = logits.sub_(others).exp_()  # probabilities among the other tokens
+        direction = low[targets[active]] - share @ low
+        length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
+        z[active] += (aim - odds).clamp_min(0.0)[:, None] * direction / length
+    return z
+
+
+def token_losses(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
+    """Cross-entropy in nats ``(tokens,)`` of final states ``(tokens, hidden)`` that the LM head reads."""
+    rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+    losses = [F.cross_entropy(F.linear(h, head.float(), bias), y, reduction="none") for h, y in rows]
+    return torch.cat(losses) if losses else hidden.new_zeros(0)

@@ -1,0 +1,98 @@
+"""The gate: cross attention between the words of an asked question and those of a stored one, then yes or no.
+
+Each asked word looks for its best partner among the stored words and the other way round, by spelling (trigram
+Jaccard) and by early state. What stays without a partner is what tells two questions apart; a name without a partner
+counts otherwise than a function word. A small network, trained on the user's own facts, weighs these misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memtune.memory.questions import Questions, ragged_rows
+
+__all__ = ["Gate", "gate_features"]
+
+Idf = Callable[[Tensor], Tensor]
+
+PAIRS_PER_CHUNK = 4096
+
+
+def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
+    """Features float32 ``(pairs, features)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
+    return torch.cat([_chunk_features(asked, stored, chunk, idf) for chunk in pairs.split(PAIRS_PER_CHUNK)])
+
+
+def _padded(questions: Questions, which: Tensor, idf: Idf) -> dict[str, Any]:
+    """The words of the questions ``which`` as ``(pairs, longest, ...)``, with a mask of what is real."""
+    rows, offsets = ragged_rows(questions.offsets, which)
+    lengths = offsets.diff()
+    longest = max(1, int(lengths.max()))
+    place = torch.arange(longest)
+    mask = place < lengths[:, None]
+    index = (offsets[:-1, None] + place).clamp_max(max(0, len(rows) - 1))
+    source = rows[index] if len(rows) else torch.zeros_like(index)
+    columns = {name: getattr(questions, name)[source] for name in ("states", "sketch", "buckets", "entity")}
+    return columns | {"mask": mask, "vectors": questions.vectors[which], "idf": idf(columns["buckets"])}
+
+
+def _chunk_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
+    a, b = _padded(asked, pairs[:, 0], idf), _padded(stored, pairs[:, 1], idf)
+    grid = a["mask"][:, :, None] & b["mask"][:, None, :]
+    letters = _jaccard(a["sketch"].float(), b["sketch"].float())
+    meanings = torch.einsum("pqtd,pctd->tpqc", a["states"].float(), b["states"].float())
+    channels = [letters, *meanings]
+    features = [(a["vectors"] * b["vectors"]).sum(-1, keepdim=True)]
+    for channel in channels:
+        sim = channel.masked_fill(~grid, 0.0)
+        features += [_coverage(sim.amax(2), a), _coverage(sim.amax(1), b)]
+    features += [(~(a["entity"] & a["mask"]).any(1, keepdim=True)).float()]
+    features += [(~(b["entity"] & b["mask"]).any(1, keepdim=True)).float()]
+    return torch.cat(features, 1)
+
+
+def _jaccard(one: Tensor, two: Tensor) -> Tensor:
+    """Overlap over union of sketch rows: ``(pairs, words, SKETCH)`` twice to ``(pairs, words, words)``."""
+    both = one @ two.transpose(1, 2)
+    return both / (one.sum(-1)[:, :, None] + two.sum(-1)[:, None, :] - both).clamp_min(1.0)
+
+
+def _coverage(best: Tensor, side: dict[str, Any]) -> Tensor:
+    """For names and for other words: the weighted share that found a partner, and the two worst weighted misses."""
+    columns = []
+    for group in (side["mask"] & side["entity"], side["mask"] & ~side["entity"]):
+        weight = side["idf"] * group
+        total = weight.sum(1)
+        share = torch.where(total > 0, (best * weight).sum(1) / total.clamp_min(1e-6), 1.0)
+        misses = ((1 - best) * weight).topk(min(2, best.shape[1]), 1).values
+        columns += [share[:, None], F.pad(misses, (0, 2 - misses.shape[1]))]
+    return torch.cat(columns, 1)
+
+
+class Gate(nn.Module):
+    """Scores a pair of questions: above the threshold they ask for the same fact. The mean of a few small networks."""
+
+    def __init__(self, taps: int, width: int = 24, members: int = 3) -> None:
+        super().__init__()
+        features = 1 + (1 + taps) * 2 * 6 + 2  # cosine; two sides of each channel; has either side a name?
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.inner = nn.Parameter(torch.randn(members, features, width) / features**0.5)
+        self.inner_bias = nn.Parameter(torch.zeros(members, width))
+        self.outer = nn.Parameter(torch.randn(members, width) / width**0.5)
+        self.outer_bias = nn.Parameter(torch.zeros(members))
+
+    def members(self, features: Tensor) -> Tensor:
+        """Scores ``(members, pairs)`` in log-odds."""
+        x = (features - self.mean) / self.scale
+        inner = torch.tanh(torch.einsum("pf,mfw->mpw", x, self.inner) + self.inner_bias[:, None])
+        return torch.einsum("mpw,mw->mp", inner, self.outer) + self.outer_bias[:, None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores ``(pairs,)`` in log-odds."""
+        return self.members(features).mean(0)

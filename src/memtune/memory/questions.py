@@ -1,0 +1,126 @@
+"""Questions as the router keeps them: one vector for the index, and a row for each word for the gate.
+
+A word's row is its early state, pooled over the word's tokens and whitened, beside what its letters say: trigram
+sketch, rarity, and whether it looks like a name. Words rather than tokens, because the two sides of a comparison then
+line up on the unit that is replaced when somebody rewords a question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memtune.memory.words import BUCKETS, Vocabulary, sketches, word_bucket, words_of
+
+__all__ = ["Questions", "Reader", "Whitening"]
+
+Ids = tuple[int, ...]
+PUNCTUATION_WEIGHT = 0.05
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Centres and equalises states: ``(x - mean) @ map``. ``mean`` (hidden,), ``map`` (hidden, kept)."""
+
+    mean: Tensor
+    map: Tensor
+
+    @classmethod
+    def of(cls, states: Tensor, kept: int, floor: float = 1e-2) -> Whitening:
+        """From states ``(tokens, hidden)``: the ``kept`` strongest directions, each with unit variance."""
+        mean = states.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov((states - mean).T.double()))
+        values, vectors = values[-kept:], vectors[:, -kept:]
+        return cls(mean, (vectors / (values + floor * values[-1]).sqrt()).float())
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Unit rows ``(..., kept)``."""
+        return F.normalize((states - self.mean) @ self.map, dim=-1)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Any number of questions, ragged: the words of question i are rows ``offsets[i]:offsets[i + 1]``."""
+
+    vectors: Tensor  # float32 (questions, d_index), unit rows
+    offsets: Tensor  # int64 (questions + 1,)
+    states: Tensor  # float16 (words, taps, d_gate), unit rows
+    sketch: Tensor  # bool (words, SKETCH)
+    buckets: Tensor  # int32 (words,), where the counts of the word stand
+    entity: Tensor  # bool (words,)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def cat(cls, parts: list[Questions]) -> Questions:
+        columns = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls) if f.name != "offsets"}
+        lengths = torch.cat([p.offsets.diff() for p in parts])
+        return cls(offsets=F.pad(lengths.cumsum(0), (1, 0)), **columns)
+
+    def take(self, which: Tensor) -> Questions:
+        """The questions numbered ``which`` (any order, repeats allowed)."""
+        rows, offsets = ragged_rows(self.offsets, which)
+        words = {name: getattr(self, name)[rows] for name in ("states", "sketch", "buckets", "entity")}
+        return Questions(vectors=self.vectors[which], offsets=offsets, **words)
+
+
+def ragged_rows(offsets: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Row numbers of the runs ``which``, one after the other, and their new offsets.
+
+    >>> ragged_rows(torch.tensor([0, 2, 5]), torch.tensor([1, 0]))
+    (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
+    """
+    lengths = offsets.diff()[which]
+    new = F.pad(lengths.cumsum(0), (1, 0))
+    starts = offsets[which] - new[:-1]
+    return torch.arange(int(new[-1])) + starts.repeat_interleave(lengths), new
+
+
+class Reader:
+    """Turns ids and early states into ``Questions``. ``counts`` float32 (BUCKETS,): documents that hold a word."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, index: Whitening, gates: list[Whitening], counts: Tensor, documents: float
+    ) -> None:
+        self.vocabulary, self.index, self.gates = vocabulary, index, gates
+        self.counts, self.documents = counts, documents
+
+    def idf(self, buckets: Tensor) -> Tensor:
+        """Rarity in nats: ln of documents over documents with the word, at least 0."""
+        return torch.log((self.documents + 1) / (self.counts[buckets.long()] + 0.5)).clamp_min(0.0)
+
+    def read(self, ids: Ids, states: Tensor) -> Questions:
+        """``states`` float32 (taps, tokens, hidden) of the question ``ids``."""
+        words, owners = words_of(ids, self.vocabulary)
+        buckets = torch.tensor([word_bucket(word.text) for word in words], dtype=torch.int32)
+        owner = torch.tensor(owners)
+        gates = torch.stack([gate(tap) for gate, tap in zip(self.gates, states, strict=True)], 1)
+        pooled = torch.zeros(len(words) + 1, *gates.shape[1:])
+        pooled.index_add_(0, owner.where(owner >= 0, torch.tensor(len(words))), gates)
+        return Questions(
+            vectors=self._vector(states[0], owner, self.idf(buckets)),
+            offsets=torch.tensor([0, len(words)]),
+            states=F.normalize(pooled[:-1], dim=-1).half(),
+            sketch=sketches(words),
+            buckets=buckets,
+            entity=torch.tensor([word.entity for word in words], dtype=torch.bool),
+        )
+
+    def _vector(self, states: Tensor, owner: Tensor, idf: Tensor) -> Tensor:
+        """The index vector (1, d_index): whitened token states, weighed by the rarity of their word."""
+        padded = F.pad(idf, (0, 1), value=PUNCTUATION_WEIGHT)  # owner -1 is the last entry
+        return F.normalize((self.index(states) * padded[owner][:, None]).sum(0, keepdim=True), dim=-1)
+
+
+def count_words(documents: list[Ids], vocabulary: Vocabulary) -> Tensor:
+    """How many of the documents hold a word, by bucket: float32 (BUCKETS,)."""
+    counts = torch.zeros(BUCKETS)
+    for ids in documents:
+        buckets = {word_bucket(word.text) for word in words_of(ids, vocabulary)[0]}
+        counts[list(buckets)] += 1
+    return counts
+

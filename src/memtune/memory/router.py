@@ -1,0 +1,130 @@
+"""The router: from the ids of a question to one stored fact, or to the null route.
+
+Two stages. The index compares one vector a question with all stored vectors, exactly, and keeps 32 candidates. The gate
+then compares the question with each candidate word by word; the best one fires if its score reaches the threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from memtune.memory.gate import Gate, gate_features
+from memtune.memory.questions import Questions, Reader, Whitening
+from memtune.memory.words import BUCKETS, SKETCH, Vocabulary
+
+__all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
+
+CANDIDATES = 32
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RouterSizes:
+    facts: int
+    words: int
+    hidden: int
+    taps: int
+    d_index: int
+    d_gate: int
+    vocabulary: int
+    pieces: int  # bytes of all vocabulary entries
+
+
+@dataclass(frozen=True)
+class Route:
+    """What the router decided. ``fact`` is the best candidate's number (-1: nothing stored); it fires if ``fired``."""
+
+    fact: int
+    score: float  # log-odds of the gate
+    threshold: float
+    similarity: float  # cosine of the index
+
+    @property
+    def fired(self) -> bool:
+        return self.fact >= 0 and self.score >= self.threshold
+
+
+class Router(nn.Module):
+    """Everything that routing needs, as tensors: a bundle carries it in its safetensors."""
+
+    def __init__(self, sizes: RouterSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "vectors": ((sizes.facts, sizes.d_index), torch.float32),
+            "offsets": ((sizes.facts + 1,), torch.int64),
+            "states": ((sizes.words, sizes.taps, sizes.d_gate), torch.float16),
+            "sketch": ((sizes.words, SKETCH), torch.bool),
+            "buckets": ((sizes.words,), torch.int32),
+            "entity": ((sizes.words,), torch.bool),
+            "counts": ((BUCKETS,), torch.float32),
+            "documents": ((1,), torch.float32),
+            "threshold": ((1,), torch.float32),
+            "piece_data": ((sizes.pieces,), torch.uint8),
+            "piece_offsets": ((sizes.vocabulary + 1,), torch.int32),
+            "index_mean": ((sizes.hidden,), torch.float32),
+            "index_map": ((sizes.hidden, sizes.d_index), torch.float32),
+            "gate_mean": ((sizes.taps, sizes.hidden), torch.float32),
+            "gate_map": ((sizes.taps, sizes.hidden, sizes.d_gate), torch.float32),
+        }
+        for name, (shape, dtype) in shapes.items():
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype))
+        self.gate = Gate(sizes.taps)
+        self._reader: Reader | None = None
+
+    @property
+    def reader(self) -> Reader:
+        """Made on first use, when the buffers hold what was loaded."""
+        if self._reader is None:
+            b = self.get_buffer
+            gates = [Whitening(mean, map_) for mean, map_ in zip(b("gate_mean"), b("gate_map"), strict=True)]
+            vocabulary = Vocabulary(b("piece_data"), b("piece_offsets"))
+            index = Whitening(b("index_mean"), b("index_map"))
+            self._reader = Reader(vocabulary, index, gates, b("counts"), float(b("documents")))
+        return self._reader
+
+    @property
+    def stored(self) -> Questions:
+        names = ("vectors", "offsets", "states", "sketch", "buckets", "entity")
+        return Questions(**{name: self.get_buffer(name) for name in names})
+
+    @torch.inference_mode()
+    def route(self, questions: list[Ids], states: list[Tensor]) -> list[Route]:
+        """``states``: float32 (taps, tokens, hidden) a question, from ``EarlyStates``."""
+        if not questions:
+            return []
+        asked = Questions.cat([self.reader.read(ids, s) for ids, s in zip(questions, states, strict=True)])
+        return self.decide(asked)
+
+    def decide(self, asked: Questions) -> list[Route]:
+        """Index, then gate, for questions that are read already."""
+        threshold = float(self.get_buffer("threshold"))
+        stored = self.stored
+        if not len(stored):
+            return [Route(-1, float("-inf"), threshold, 0.0)] * len(asked)
+        similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
+        pairs = all_pairs(candidates)
+        scores = self.gate(gate_features(asked, stored, pairs, self.reader.idf)).view(candidates.shape)
+        best = scores.argmax(1, keepdim=True)
+        columns = [t.gather(1, best).squeeze(1).tolist() for t in (candidates, scores, similarity)]
+        return [Route(fact, score, threshold, cosine) for fact, score, cosine in zip(*columns, strict=True)]
+
+
+def search(asked: Tensor, stored: Tensor, count: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:
+    """Exact: the ``count`` nearest stored vectors of each asked one, as (cosine, number), both ``(asked, count)``."""
+    count = min(count, len(stored))
+    found = [(rows @ stored.T).topk(count) for rows in asked.split(chunk)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def all_pairs(candidates: Tensor) -> Tensor:
+    """``(asked, candidate)`` for every entry of ``candidates`` (asked, k): int64 (asked * k, 2).
+
+    >>> all_pairs(torch.tensor([[5, 6], [7, 8]])).tolist()
+    [[0, 5], [0, 6], [1, 7], [1, 8]]
+    """
+    asked = torch.arange(len(candidates)).repeat_interleave(candidates.shape[1])
+    return torch.stack([asked, candidates.flatten()], 1)

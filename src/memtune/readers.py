@@ -1,0 +1,187 @@
+"""Bytes of a fact file to raw rows with their lines.
+
+The format is known by the file's ending, else by its first characters. Nothing here knows what a question
+is: a row is whatever value the format holds.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from memtune.errors import DataError
+from memtune.located import PARAPHRASE_KEYS, TOO_DEEP, Items, LineError, Row, json_rows, jsonl_rows, show, yaml_rows
+
+__all__ = ["Document", "Header", "read_rows"]
+
+STDIN = "<stdin>"
+ENDINGS = ".jsonl, .json, .csv, .tsv or .yaml"
+
+_YAML_HEAD = re.compile(r"-\s|---|#|%YAML|[\w-]+:\s")
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SHEET = "save the sheet as CSV UTF-8, then: memtune ingest {csv}"
+_REFUSED = {
+    ".parquet": "convert it: python -c \"import pandas as p; p.read_parquet('{stem}.parquet')"
+    ".to_json('{stem}.jsonl', orient='records', lines=True)\"",
+    ".xlsx": _SHEET,
+    ".xls": _SHEET,
+}
+
+
+@dataclass(frozen=True)
+class Header(Row):
+    """The first record of a table: the names of its columns."""
+
+    columns: tuple[str, ...] = ()
+
+
+@dataclass
+class Document:
+    """What a file holds: its rows in order, and every place where it cannot be read."""
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+    faults: list[LineError] = field(default_factory=list)
+    header: Header | None = None
+
+    def add(self, item: Row | LineError) -> None:
+        """Keep the item where it belongs."""
+        if isinstance(item, LineError):
+            self.faults.append(item)
+        elif isinstance(item, Header):
+            self.header = item
+        else:
+            self.rows.append(item)
+
+
+def read_rows(path: str | Path, *, text_lines: bool = False) -> Document:
+    """Everything the file holds; with ``text_lines`` each line of a ``.txt`` file is a row of text."""
+    path = Path(path)
+    name = STDIN if str(path) == "-" else str(path).encode(errors="backslashreplace").decode()
+    document = Document(name)
+    text = _decode(_read_bytes(path, name), document.faults)
+    suffix = path.suffix.lower()
+    reader = _text_rows if text_lines and suffix == ".txt" else _READERS.get(suffix, _sniffed_rows)
+    try:
+        for item in reader(text):
+            document.add(item)
+    except LineError as fault:
+        document.add(fault)
+    except RecursionError:
+        document.add(LineError(0, TOO_DEEP))
+    return document
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    """The content of the file; a file that can hold no facts is a DataError that says what to do."""
+    suffix = path.suffix.lower()
+    if suffix in _REFUSED:
+        hint = _REFUSED[suffix].format(stem=path.with_suffix(""), csv=shlex.quote(str(path.with_suffix(".csv"))))
+        raise DataError([f"{name}: {suffix} files are not read"], hint=hint)
+    try:
+        data = _stdin() if name == STDIN else path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError([f"{name}: {reason}"], hint=f"give a {ENDINGS} file") from error
+    if data.startswith(_UTF16_MARKS):
+        source, target = shlex.quote(name), shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
+        raise DataError([f"{name}: is UTF-16, not UTF-8"], hint=f"iconv -f UTF-16 -t UTF-8 {source} > {target}")
+    if not data.strip():
+        raise DataError([f"{name}: is empty"], hint=f"give a {ENDINGS} file with a question and an answer in each row")
+    return data
+
+
+def _stdin() -> bytes:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise ValueError("standard input is closed")
+    return bytes(stream.read())
+
+
+def _decode(data: bytes, faults: list[LineError]) -> str:
+    """The text; a line that is not UTF-8 becomes a fault, and the rest can still be checked."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        faults.extend(_undecodable(data))
+    return data.decode("utf-8-sig", "replace")
+
+
+def _undecodable(data: bytes) -> Iterator[LineError]:
+    offset = 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            place = f"byte 0x{line[error.start]:02x} at offset {offset + error.start}"
+            yield LineError(number, f"{place} is not UTF-8 (Windows text? iconv -f WINDOWS-1252 -t UTF-8)")
+        offset += len(line) + 1
+
+
+def _sniffed_rows(text: str) -> Items:
+    """The rows of a text whose format only its first characters tell."""
+    head = text.lstrip()
+    if head.startswith(("[", "{")):
+        return json_rows(text)
+    return yaml_rows(text) if _YAML_HEAD.match(head) else _csv_rows(text)
+
+
+def _text_rows(text: str) -> Items:
+    return (Row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _csv_rows(text: str, delimiter: str = "") -> Items:
+    """The header, then a row for each record that has as many cells; blank records are left out."""
+    if not delimiter:
+        head = text.lstrip().partition("\n")[0]
+        delimiter = max(",;\t", key=head.count)
+    records = _csv_records(text, delimiter)
+    line, names = next(records, (1, []))
+    names = [name.strip() for name in names]
+    yield Header(line, names, tuple(names))
+    for name in sorted({name for name in names if name and names.count(name) > 1}):
+        yield LineError(line, f"the column {show(name)} occurs twice in the header")
+    for line, cells in records:
+        if len(cells) == len(names):
+            yield Row(line, {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)})
+        else:
+            advice = "; quote a cell that holds the delimiter" if len(cells) > len(names) else ""
+            yield LineError(line, f"the row has {len(cells)} cells, the header {len(names)}{advice}: {show(cells)}")
+
+
+def _csv_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The records that are not blank, each with the line it begins on."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        reason = "a quote that opens here is never closed" if "end of data" in str(error) else str(error)
+        raise LineError(line, f"bad CSV: {reason}; the rows below it were not read") from error
+
+
+def _cell(column: str, cell: str) -> str | list[str]:
+    """The cell; the paraphrases in one cell are parted by ``|``."""
+    return [part for part in cell.split("|") if part.strip()] if column.lower() in PARAPHRASE_KEYS else cell
+
+
+_READERS: dict[str, Callable[[str], Items]] = {
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".json": json_rows,
+    ".csv": _csv_rows,
+    ".tsv": partial(_csv_rows, delimiter="\t"),
+    ".yaml": yaml_rows,
+    ".yml": yaml_rows,
+}
