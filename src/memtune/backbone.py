@@ -8,10 +8,10 @@ the LM head, which is where the memory writes. No weight changes, no gradient ru
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,13 +19,22 @@ from torch import Tensor, nn
 
 from memtune.checkpoints import Checkpoint, resolve
 from memtune.errors import ModelError
-from memtune.memory.early import EarlyStates, decoder_layers
+from memtune.events import ModelLoaded, OnEvent, ignore
+from memtune.memory.states import StateReader, decoder_layers
 from memtune.prompts import EncodedFact, Prompts
 
-__all__ = ["Backbone", "load_backbone"]
+__all__ = ["AnswerStates", "Backbone", "load_backbone", "quiet_transformers"]
 
-Event = Callable[[str, dict[str, Any]], None]
-TOKENS_PER_BATCH = 1024  # a batch this long keeps two cores busy; a longer one only takes memory
+
+@dataclass(frozen=True)
+class AnswerStates:
+    """Of one fact: final states ``(answer tokens, hidden)`` and the question's early ``(taps, tokens, hidden)``, float32."""
+
+    final: Tensor
+    early: Tensor
+
+
+_NO_STATES = AnswerStates(torch.empty(0), torch.empty(0))
 
 
 @dataclass
@@ -55,69 +64,32 @@ class Backbone:
         """Names the weights and the rendering: a memory fits this backbone and no other."""
         weight = self.head.weight
         rows = weight[:: max(1, len(weight) // 64)].detach().float().cpu()
-        import hashlib
-
         digest = hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()[:16]
         return f"{digest}-{self.prompts.fingerprint}"
 
-    def early(self) -> EarlyStates:
-        return EarlyStates(self.model, self.prompts.format.prefix)
+    @cached_property
+    def states(self) -> StateReader:
+        return StateReader(self.model, self.prompts.format.prefix)
 
-    @torch.inference_mode()
-    def answer_states(self, facts: Sequence[EncodedFact]) -> list[Tensor]:
-        """For each fact the final states ``(answer tokens, hidden)`` that predict its answer, teacher-forced.
-
-        The template's prefix is run once and its keys and values are shared; conversations go in batches of near-equal
-        length, so that padding costs next to nothing.
-        """
+    def answer_states(self, facts: Sequence[EncodedFact]) -> list[AnswerStates]:
+        """One teacher-forced pass over each fact: the states that predict its answer, and those of its question."""
         prefix = self.prompts.format.prefix
-        cached = self._prefix_cache(prefix)
         rest = [self.prompts.format.prompt(fact.question)[len(prefix) :] + fact.answer[:-1] for fact in facts]
-        states: list[Tensor] = [torch.empty(0)] * len(facts)
-        for batch in batches_by_length([len(ids) for ids in rest]):
-            final = self._final([rest[i] for i in batch], len(prefix), cached)
-            for row, i in enumerate(batch):
+        states: list[AnswerStates] = [_NO_STATES] * len(facts)
+        for batch, taps, final in self.states.whole(rest):
+            for place, i in enumerate(batch):
                 end = len(rest[i])
-                states[i] = final[row, end - facts[i].experts : end].float().clone()
+                answer = final[place, end - facts[i].experts : end].float().clone()
+                states[i] = AnswerStates(answer, taps[:, place, : len(facts[i].question)].float().clone())
         return states
 
-    def _prefix_cache(self, prefix: tuple[int, ...]) -> Any:
-        if not prefix:
-            return None
-        ids = torch.tensor([prefix], device=self.device)
-        return self.model.get_decoder()(input_ids=ids, use_cache=True).past_key_values
-
-    def _final(self, rows: list[tuple[int, ...]], past: int, cached: Any) -> Tensor:
-        """Final states ``(rows, longest, hidden)``; padding stands on the right, where no causal position sees it."""
-        longest = max(map(len, rows))
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-        cache = copy.deepcopy(cached)
-        if cache is not None:
-            cache.batch_repeat_interleave(len(rows))
-        out = self.model.get_decoder()(
-            input_ids=ids.to(self.device),
-            past_key_values=cache,
-            use_cache=cache is not None,
-            position_ids=torch.arange(past, past + longest, device=self.device)[None],
-        )
-        return out.last_hidden_state
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the LM head says to final states ``(..., hidden)``."""
+        logits: Tensor = self.head(hidden.to(self.head.weight.dtype))
+        return logits.float()
 
 
-def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Item numbers in batches of near-equal length, each at most TOKENS_PER_BATCH tokens with its padding."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and lengths[i] * (len(batch) + 1) > TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_event: Event) -> Backbone:
+def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_event: OnEvent = ignore) -> Backbone:
     """Loads and checks a checkpoint. Raises ModelError if it cannot be loaded or its head cannot be reproduced."""
     checkpoint = resolve(name, on_event)
     chosen, reason = _choose(device, dtype)
@@ -131,7 +103,7 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
         ) from error
     backbone = Backbone(model, Prompts(tokenizer, _stop_ids(model, tokenizer)), checkpoint, reason)
     _check_head(backbone)
-    on_event("model", {"name": name, "note": checkpoint.note, "reason": reason, "hidden": backbone.hidden})
+    on_event(ModelLoaded(name, checkpoint.note, reason))
     return backbone
 
 
@@ -201,8 +173,3 @@ def _check_head(backbone: Backbone) -> None:
             f"the logits of {backbone.checkpoint.name} are not its LM head times its final state",
             hint="models that scale or cap their logits are not supported by this version",
         )
-
-
-def directory_bytes(path: Path) -> int:
-    """Size of a checkpoint directory."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -10,12 +10,12 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memtune.errors import ModelError
+from memtune.events import Note, OnEvent
 
 __all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "resolve"]
 
@@ -39,7 +39,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memtune"
 
 
-def resolve(name: str, on_event: Callable[[str, dict[str, Any]], None]) -> Checkpoint:
+def resolve(name: str, on_event: OnEvent) -> Checkpoint:
     """Raises ModelError if ``name`` is nothing that could be loaded."""
     if name in BUILT_IN and not Path(name).is_dir():
         return _converted(name, _built_in_file(name), on_event)
@@ -66,13 +66,13 @@ def _built_in_file(name: str) -> Path:
     return Path(spec.origin).parent / file
 
 
-def _converted(name: str, gguf: Path, on_event: Callable[[str, dict[str, Any]], None]) -> Checkpoint:
+def _converted(name: str, gguf: Path, on_event: OnEvent) -> Checkpoint:
     """The safetensors copy of a GGUF file, made on first use. Its name holds the file's size and first megabyte."""
     with gguf.open("rb") as file:
         digest = hashlib.sha256(file.read(1 << 20) + str(gguf.stat().st_size).encode()).hexdigest()[:12]
     target = cache_dir() / f"{gguf.stem}-{digest}"
     if not (target / "config.json").is_file():
-        on_event("converting", {"file": str(gguf), "target": str(target)})
+        on_event(Note(f"converting {gguf.name} to safetensors, once (about half a minute)"))
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as beside:
             _convert(gguf, Path(beside))

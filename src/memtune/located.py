@@ -235,7 +235,7 @@ def _yaml_events(text: str) -> Iterator[tuple[int, yaml.Event]]:
             if documents > 1:
                 raise LineError(line, "a second YAML document begins here, keep one")
             if isinstance(event, yaml.AliasEvent):
-                raise LineError(line, f"aliases are not read, write the value out: *{event.anchor}")
+                raise LineError(line, f"aliases are not read, write the value out: {show(event.anchor)}")
             yield line, event
     except yaml.MarkedYAMLError as error:
         raise _bad_yaml(error) from error

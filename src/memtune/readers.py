@@ -135,7 +135,8 @@ def _sniffed_rows(text: str) -> Items:
 
 
 def _text_rows(text: str) -> Items:
-    return (Row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    lines = text.replace("\r\n", "\n").split("\n")
+    return (Row(number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _csv_rows(text: str, delimiter: str = "") -> Items:
@@ -167,7 +168,8 @@ def _csv_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        reason = "a quote that opens here is never closed" if "end of data" in str(error) else str(error)
+        message = str(error).replace("\t", "\\t")  # it names the delimiter as it is
+        reason = "a quote that opens here is never closed" if "end of data" in message else message
         raise LineError(line, f"bad CSV: {reason}; the rows below it were not read") from error
 
 

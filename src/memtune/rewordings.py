@@ -1,7 +1,7 @@
-"""Synthetic rewordings of a question: what the gate learns to accept when the file has no paraphrases of its own.
+"""Synthetic wordings, made from the user's own questions, that teach the gate what a question may and may not change.
 
-They change what a person changes without asking for something else: case, end punctuation, frequent words, order, a
-polite wrapper. Rare words and everything that looks like a name stay.
+*Rewordings* change what a person changes without asking for something else: case, end punctuation, frequent words,
+order, a polite wrapper, a typo. *Near misses* change what makes it another question: the name in it, a digit of a code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable
 
-__all__ = ["rewordings"]
+__all__ = ["Names", "near_misses", "rewordings"]
 
 _WRAPPERS = (
     "Can you tell me {}",
@@ -22,71 +22,125 @@ _WRAPPERS = (
     "do you know {}",
     "{} Please answer briefly.",
 )
-_LEADS = ("the name of", "exactly", "please", "actually", "currently", "again")
+_FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again")
 
-Keep = Callable[[str], bool]
+Words = list[str]
+Names = Callable[[Words], list[bool]]  # which words of a question name the thing that is asked about
 
 
-def rewordings(question: str, keep: Keep, count: int, seed: int) -> list[str]:
-    """``count`` rewordings, reproducible for a seed. ``keep(word)`` says that a word must not be dropped or replaced."""
+def rewordings(question: str, names: Names, count: int, seed: int) -> list[str]:
+    """``count`` rewordings that keep every name, reproducible for a seed."""
     draw = random.Random(f"{seed}:{question}")
     made = []
     for _ in range(count):
         words = question.split()
         for change in draw.sample(_CHANGES, k=draw.choice((1, 2, 2, 3))):
-            words = change(words, keep, draw) or words
+            words = change(words, names(words), draw) or words
         made.append(" ".join(words))
     return made
 
 
-def _drop(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
-    share = draw.uniform(0.2, 0.8)
-    return [word for word in words if keep(word) or draw.random() > share]
+def near_misses(question: str, others: list[str], names: Names, seed: int) -> list[str]:
+    """Questions that are not ``question``: another name in it, another digit. ``others`` lend their names."""
+    draw = random.Random(f"{seed}:{question}:near")
+    words = question.split()
+    own = _longest_name(names(words))
+    made = []
+    if own:
+        for line in draw.sample(others, k=min(8, len(others))):
+            other_words = line.split()
+            other = _longest_name(names(other_words))
+            if other and other_words[other] != words[own]:
+                made.append(_put(words, own, other_words[other]))
+                break
+    if altered := _other_digit(words, draw):
+        made.append(altered)
+    return made
 
 
-def _swap(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
-    free = [i for i in range(len(words) - 1) if not (keep(words[i]) and keep(words[i + 1]))]
+def _put(words: Words, where: slice, new: Words) -> str:
+    return " ".join([*words[: where.start], *new, *words[where.stop :]])
+
+
+def _longest_name(flags: list[bool]) -> slice | None:
+    """The longest run of name words, or None."""
+    best, start = None, None
+    for i, flag in enumerate([*flags, False]):
+        if flag and start is None:
+            start = i
+        elif not flag and start is not None:
+            if best is None or i - start > best.stop - best.start:
+                best = slice(start, i)
+            start = None
+    return best
+
+
+def _other_digit(words: Words, draw: random.Random) -> str | None:
+    text = " ".join(words)
+    digits = [i for i, character in enumerate(text) if character.isdigit()]
+    if not digits:
+        return None
+    i = draw.choice(digits)
+    return text[:i] + draw.choice([d for d in "0123456789" if d != text[i]]) + text[i + 1 :]
+
+
+def _drop(words: Words, names: list[bool], draw: random.Random) -> Words:
+    share = draw.uniform(0.2, 0.7)
+    return [word for word, name in zip(words, names, strict=True) if name or draw.random() > share]
+
+
+def _swap(words: Words, names: list[bool], draw: random.Random) -> Words:
+    free = [i for i in range(len(words) - 1) if not (names[i] or names[i + 1])]
     if not free:
         return words
     i = draw.choice(free)
     return [*words[:i], words[i + 1], words[i], *words[i + 2 :]]
 
 
-def _exchange(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
-    cuts = [i for i in range(1, len(words)) if not (keep(words[i - 1]) and keep(words[i]))]
+def _exchange(words: Words, names: list[bool], draw: random.Random) -> Words:
+    cuts = [i for i in range(1, len(words)) if not (names[i - 1] and names[i])]
     if not cuts:
         return words
     cut = draw.choice(cuts)
     return words[cut:] + words[:cut]
 
 
-def _wrap(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
+def _wrap(words: Words, names: list[bool], draw: random.Random) -> Words:
     return draw.choice(_WRAPPERS).format(" ".join(words)).split()
 
 
-def _lower(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
-    return " ".join(words).lower().split()
+def _lower(words: Words, names: list[bool], draw: random.Random) -> Words:
+    return [word.lower() for word in words]
 
 
-def _end(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
+def _end(words: Words, names: list[bool], draw: random.Random) -> Words:
     bare = re.sub(r"[?.!。？]+$", "", " ".join(words))
     return (bare + draw.choice(("", ".", "?", "??", " ?"))).split()
 
 
-def _insert(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
-    free = [i for i in range(len(words) + 1) if i == len(words) or not keep(words[i])]
+def _insert(words: Words, names: list[bool], draw: random.Random) -> Words:
+    free = [i for i in range(len(words) + 1) if i in (0, len(words)) or not names[i - 1]]
     i = draw.choice(free)
-    return [*words[:i], draw.choice(_LEADS), *words[i:]]
+    return [*words[:i], *draw.choice(_FILLERS).split(), *words[i:]]
 
 
-def _typo(words: list[str], keep: Keep, draw: random.Random) -> list[str]:
-    free = [i for i, word in enumerate(words) if not keep(word) and len(word) > 3]
+def _typo(words: Words, names: list[bool], draw: random.Random) -> Words:
+    free = [i for i, word in enumerate(words) if not names[i] and len(word) > 3]
+    return _transpose(words, free, draw)
+
+
+def _misspell(words: Words, names: list[bool], draw: random.Random) -> Words:
+    free = [i for i, word in enumerate(words) if names[i] and len(word) > 5 and word.isalpha()]
+    return _transpose(words, free, draw)
+
+
+def _transpose(words: Words, free: list[int], draw: random.Random) -> Words:
     if not free:
         return words
     i = draw.choice(free)
-    j = draw.randrange(1, len(words[i]) - 1)
     word = words[i]
-    return [*words[:i], word[: j - 1] + word[j] + word[j - 1] + word[j + 1 :], *words[i + 1 :]]
+    j = draw.randrange(1, len(word) - 1)
+    return [*words[:i], word[:j] + word[j + 1] + word[j] + word[j + 2 :], *words[i + 1 :]]
 
 
-_CHANGES = (_drop, _drop, _swap, _exchange, _wrap, _lower, _end, _insert, _typo)
+_CHANGES = (_drop, _drop, _swap, _exchange, _wrap, _lower, _end, _insert, _typo, _misspell)

@@ -55,17 +55,16 @@ def row_fields(value: object, keys: Keys, problems: list[str]) -> Fields:
 def missing_keys(row: Collection[str], keys: Keys) -> list[str]:
     """One problem for the question and one for the answer, where no key of the row holds it."""
     wanted = (("question", keys.question), ("answer", keys.answer))
-    return [_missing(name, names, row, keys) for name, names in wanted if names and _find_key(row, names) is None]
+    return [_missing(name, names, row) for name, names in wanted if names and _find_key(row, names) is None]
 
 
-def _missing(name: str, names: tuple[str, ...], row: Collection[str], keys: Keys) -> str:
-    known = {key.casefold() for key in (*keys.question, *keys.answer)}
+def _missing(name: str, names: tuple[str, ...], row: Collection[str]) -> str:
     found = list(islice(row, KEYS_SHOWN))
     rest = f" and {len(row) - KEYS_SHOWN} more" if len(row) > KEYS_SHOWN else ""
     guesses = [
         f"; is {show(key)} meant as {show(close[0])}?"
         for key in found
-        if key.casefold() not in known and (close := get_close_matches(key.casefold(), names, 1, 0.7))
+        if (close := get_close_matches(key.casefold(), names, 1, 0.7))
     ]
     among = f"among {', '.join(map(show, found))}{rest}" if found else "in an empty row"
     return f"no {name} ({' or '.join(names)}) {among}{''.join(guesses)}"

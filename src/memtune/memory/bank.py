@@ -20,6 +20,7 @@ class BankSizes:
     facts: int
     experts: int
     hidden: int
+    id_bytes: int  # UTF-8 bytes of all ids
     d_key: int = 32
     d_value: int = 128
 
@@ -55,6 +56,11 @@ class Projections(nn.Module):
         made.up.copy_(white @ basis[:, d_key:])
         return made
 
+    def same_as(self, other: Projections) -> bool:
+        """Bit for bit: only then do fitted rows mean the same."""
+        mine, theirs = self.state_dict(), other.state_dict()
+        return all(torch.equal(mine[name], theirs[name]) for name in mine)
+
     def query(self, hidden: Tensor) -> Tensor:
         """Unit keys ``(..., d_key)`` of final states ``(..., hidden)``."""
         return F.normalize((hidden.float() - self.mean) @ self.down, dim=-1)
@@ -62,19 +68,65 @@ class Projections(nn.Module):
 
 class Bank(nn.Module):
     """``keys`` (experts, d_key), ``values`` (experts, d_value), ``offsets`` (facts + 1,): fact i owns the rows
-    ``offsets[i]:offsets[i + 1]``. ``accepted`` (facts,): only these may fire."""
+    ``offsets[i]:offsets[i + 1]``.
+
+    ``loss`` and ``worst`` (facts,): mean and worst answer-token loss in nats that acceptance measured, infinite before.
+    ``accepted`` (facts,): only these may fire. ``ids`` (bytes,) and ``id_offsets`` (facts + 1,): the facts' ids.
+    """
 
     keys: Tensor
     values: Tensor
     offsets: Tensor
+    loss: Tensor
+    worst: Tensor
     accepted: Tensor
+    ids: Tensor
+    id_offsets: Tensor
 
     def __init__(self, sizes: BankSizes) -> None:
         super().__init__()
+        self.hidden = sizes.hidden
         self.register_buffer("keys", torch.zeros(sizes.experts, sizes.d_key))
         self.register_buffer("values", torch.zeros(sizes.experts, sizes.d_value))
         self.register_buffer("offsets", torch.zeros(sizes.facts + 1, dtype=torch.int64))
+        self.register_buffer("loss", torch.full((sizes.facts,), float("inf")))
+        self.register_buffer("worst", torch.full((sizes.facts,), float("inf")))
         self.register_buffer("accepted", torch.zeros(sizes.facts, dtype=torch.bool))
+        self.register_buffer("ids", torch.zeros(sizes.id_bytes, dtype=torch.uint8))
+        self.register_buffer("id_offsets", torch.zeros(sizes.facts + 1, dtype=torch.int64))
+
+    @classmethod
+    def assigned(cls, ids: list[str], experts: list[int], hidden: int) -> Bank:
+        """An empty bank in which fact i owns ``experts[i]`` rows, one after the other."""
+        encoded = [name.encode() for name in ids]
+        data = b"".join(encoded)
+        bank = cls(BankSizes(len(ids), sum(experts), hidden, len(data)))
+        bank.offsets.copy_(_offsets(experts))
+        bank.id_offsets.copy_(_offsets([len(name) for name in encoded]))
+        bank.ids.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        return bank
+
+    @property
+    def sizes(self) -> BankSizes:
+        d_key, d_value = self.keys.shape[1], self.values.shape[1]
+        return BankSizes(len(self.loss), len(self.keys), self.hidden, len(self.ids), d_key, d_value)
+
+    def id_of(self, fact: int) -> str:
+        return bytes(self.ids[self.id_offsets[fact] : self.id_offsets[fact + 1]].tolist()).decode()
+
+    def experts_of(self, fact: int) -> int:
+        return int(self.offsets[fact + 1] - self.offsets[fact])
+
+    def copy_fact(self, fact: int, source: Bank, number: int) -> None:
+        """Takes over everything that ``source`` knows of its fact ``number``, byte for byte."""
+        here, there = self.run(fact), source.run(number)
+        self.keys[here], self.values[here] = source.keys[there], source.values[there]
+        for name in ("loss", "worst", "accepted"):
+            getattr(self, name)[fact] = getattr(source, name)[number]
 
     def run(self, fact: int) -> slice:
         return slice(int(self.offsets[fact]), int(self.offsets[fact + 1]))
+
+
+def _offsets(lengths: list[int]) -> Tensor:
+    return F.pad(torch.tensor(lengths, dtype=torch.int64).cumsum(0), (1, 0))

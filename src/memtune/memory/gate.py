@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memtune.memory.questions import Questions, ragged_rows
+from .questions import Questions, ragged_rows
 
 __all__ = ["Gate", "gate_features"]
 
@@ -77,15 +77,25 @@ def _coverage(best: Tensor, side: dict[str, Any]) -> Tensor:
 class Gate(nn.Module):
     """Scores a pair of questions: above the threshold they ask for the same fact. The mean of a few small networks."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, taps: int, width: int = 24, members: int = 3) -> None:
         super().__init__()
         features = 1 + (1 + taps) * 2 * 6 + 2  # cosine; two sides of each channel; has either side a name?
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        self.inner = nn.Parameter(torch.randn(members, features, width) / features**0.5)
+        self.inner = nn.Parameter(torch.zeros(members, features, width))
         self.inner_bias = nn.Parameter(torch.zeros(members, width))
-        self.outer = nn.Parameter(torch.randn(members, width) / width**0.5)
+        self.outer = nn.Parameter(torch.zeros(members, width))
         self.outer_bias = nn.Parameter(torch.zeros(members))
+
+    def reset(self, features: Tensor) -> None:
+        """Draws new weights and takes the standardisation from ``features`` (rows, features)."""
+        self.mean.copy_(features.mean(0))
+        self.scale.copy_(features.std(0).nan_to_num(1.0).clamp_min(1e-3))
+        for weight in (self.inner, self.outer):
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
 
     def members(self, features: Tensor) -> Tensor:
         """Scores ``(members, pairs)`` in log-odds."""

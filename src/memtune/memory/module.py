@@ -1,6 +1,6 @@
 """The memory on a model: follows the token ids, asks the router at each question, writes before the LM head.
 
-``attach`` hangs three hooks on a causal LM and changes none of its code or weights. What the memory does at a position
+``Attachment`` hangs three hooks on a causal LM and changes none of its code or weights. What the memory does at a position
 is a function of the token ids up to there alone, so a teacher-forced pass over a conversation, a prefill and a decode
 step all agree. The backbone's keys and values never see the memory; where no fact fires, nothing is written.
 """
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memtune.memory.attention import expert_attention
-from memtune.memory.bank import Bank, BankSizes, Projections
-from memtune.memory.early import EarlyStates
-from memtune.memory.router import Route, Router, RouterSizes
-from memtune.memory.turns import TurnFormat
+from .attention import expert_attention
+from .bank import Bank, BankSizes, Projections
+from .router import Route, Router, RouterSizes
+from .states import StateReader
+from .turns import Turn, TurnFormat
 
-__all__ = ["Memory", "MemoryConfig", "attach"]
+__all__ = ["Attachment", "Memory", "MemoryConfig"]
 
 Ids = tuple[int, ...]
 ROUTES_KEPT = 4096
@@ -53,7 +53,7 @@ class MemoryConfig:
 
 
 class Memory(nn.Module):
-    """Router, bank and projections: everything that memtune adds to a backbone."""
+    """Router, bank and projections: everything that memtune adds to a backbone, as tensors."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -61,20 +61,6 @@ class Memory(nn.Module):
         self.router = Router(config.router)
         self.bank = Bank(config.bank)
         self.projections = Projections(config.bank.hidden, config.bank.d_key, config.bank.d_value)
-        self.enabled = True
-        self._routes: dict[Ids, Route] = {}
-        self._early: EarlyStates | None = None
-        self._writes: _Writes | None = None
-
-    def route(self, questions: list[Ids]) -> list[Route]:
-        """The routes of questions, each asked alone. Decisions are kept: a decode step looks its question up."""
-        assert self._early is not None, "attach the memory to a model first"
-        new = [q for q in dict.fromkeys(questions) if q not in self._routes]
-        if len(self._routes) + len(new) > ROUTES_KEPT:
-            self._routes.clear()
-            new = list(dict.fromkeys(questions))
-        self._routes |= zip(new, self.router.route(new, self._early(new)), strict=True)
-        return [self._routes[q] for q in questions]
 
     def fires(self, route: Route) -> bool:
         return route.fired and bool(self.bank.accepted[route.fact])
@@ -88,119 +74,120 @@ class Memory(nn.Module):
         return (mixed @ self.projections.up.T).to(hidden.dtype)
 
 
-@dataclass
-class _Writes:
-    """Where one forward pass is written to: batch row, position in this chunk, fact and answer step of each place."""
+@dataclass(frozen=True)
+class _Seen:
+    """The ids that the model has read: (batch, tokens), _NO_TOKEN where padded or unknown."""
 
-    rows: list[int]
-    places: list[int]
-    facts: list[int]
-    steps: list[int]
-    length: int  # positions in this chunk
-    kept: Any  # the caller's logits_to_keep
-
-
-def attach(model: Any, memory: Memory) -> None:
-    """Makes ``memory`` part of ``model``'s forward pass. The hooks are removed by ``memory.detach()``."""
-    memory._early = EarlyStates(model, memory.config.format.prefix, memory.config.taps)
-    handles = [
-        model.register_forward_pre_hook(lambda _m, a, k: _follow(memory, a, k), with_kwargs=True),
-        model.get_output_embeddings().register_forward_pre_hook(lambda _m, a: _write(memory, a)),
-        model.register_forward_hook(lambda _m, a, k, out: _remember(memory, out), with_kwargs=True),
-    ]
-
-    def detach() -> None:
-        for handle in handles:
-            handle.remove()
-
-    memory.detach = detach  # type: ignore[assignment]
-
-
-def _follow(memory: Memory, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before a forward pass: which positions of this chunk belong to the answer of a stored question?"""
-    memory._writes = None
-    ids = kwargs.get("input_ids", args[0] if args else None)
-    if not memory.enabled or ids is None:
-        return
-    seen = _seen_ids(ids, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
-    memory._writes = _plan(memory, seen, ids.shape[1], kwargs.get("logits_to_keep", 0))
-    memory._pending = seen
-
-
-def _remember(memory: Memory, out: Any) -> None:
-    """After a forward pass: the cache learns which ids it holds, for the next decode step."""
-    cache = getattr(out, "past_key_values", None)
-    if cache is not None and getattr(memory, "_pending", None) is not None:
-        setattr(cache, _IDS, memory._pending)
-    memory._pending = None
+    ids: Tensor
+    prompt_end: int  # where the first chunk ended: generation began there
 
 
 @dataclass(frozen=True)
-class _Seen:
-    ids: Tensor  # (batch, tokens), _NO_TOKEN where padded
-    prompt_end: int  # where the first chunk ended: generation began there
+class _Write:
+    """One place that is written: batch row, position in this chunk, fact and answer step."""
+
+    row: int
+    place: int
+    fact: int
+    step: int
+
+
+class Attachment:
+    """A memory at work on a model. ``enabled`` switches it; ``detach`` removes it without a trace."""
+
+    def __init__(self, model: Any, memory: Memory) -> None:
+        self.memory = memory
+        self.enabled = True
+        self._states = StateReader(model, memory.config.format.prefix, memory.config.taps)
+        self._routes: dict[Ids, Route] = {}
+        self._writes: list[_Write] = []
+        self._chunk: tuple[int, Any] = (0, 0)  # positions in this chunk, the caller's logits_to_keep
+        self._seen: _Seen | None = None
+        self._hooks = [
+            model.register_forward_pre_hook(self._follow, with_kwargs=True),
+            model.get_output_embeddings().register_forward_pre_hook(self._write),
+            model.register_forward_hook(self._remember),
+        ]
+
+    def detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def route(self, questions: list[Ids]) -> list[Route]:
+        """The routes of questions, each asked alone. Decisions are kept: a decode step looks its question up."""
+        new = [q for q in dict.fromkeys(questions) if q not in self._routes]
+        if len(self._routes) + len(new) > ROUTES_KEPT:
+            self._routes.clear()
+            new = list(dict.fromkeys(questions))
+        if new:
+            self._routes |= zip(new, self.memory.router.route(new, self._states.early(new)), strict=True)
+        return [self._routes[q] for q in questions]
+
+    def _follow(self, _model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a forward pass: which positions of this chunk belong to the answer of a stored question?"""
+        self._writes, self._seen = [], None
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if not self.enabled or ids is None:
+            return
+        self._seen = _seen_ids(ids, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
+        self._chunk = (ids.shape[1], kwargs.get("logits_to_keep", 0))
+        self._writes = self._plan(self._seen, ids.shape[1])
+
+    def _plan(self, seen: _Seen, length: int) -> list[_Write]:
+        """Routes the questions whose answers reach into the last ``length`` positions."""
+        total = seen.ids.shape[1]
+        chunk = total - length
+        asked: list[tuple[int, Turn, Ids]] = []
+        for row, tokens in enumerate(seen.ids.tolist()):
+            for turn in self.memory.config.format.turns(tokens, seen.prompt_end):
+                # The state at position p predicts token p + 1: the answer is written from one position earlier.
+                if turn.until > chunk and turn.answer <= total:
+                    asked.append((row, turn, tuple(tokens[turn.start : turn.end])))
+        writes = []
+        for (row, turn, _), route in zip(asked, self.route([ids for _, _, ids in asked]), strict=True):
+            if self.memory.fires(route):
+                start = turn.answer - 1
+                end = min(start + self.memory.bank.experts_of(route.fact), turn.until, total)
+                places = range(max(start, chunk), end)
+                writes += [_Write(row, place - chunk, route.fact, place - start) for place in places]
+        return writes
+
+    def _write(self, _head: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """At the LM head's input: adds the memory where it fires. None, which changes nothing, where it does not."""
+        hidden: Tensor = args[0]
+        kept = self._kept_places(hidden.shape[1])
+        writes, self._writes = [w for w in self._writes if w.place in kept], []
+        if not writes:
+            return None
+        columns = [[w.row for w in writes], [kept[w.place] for w in writes]]
+        columns += [[w.fact for w in writes], [w.step for w in writes]]
+        rows, at, facts, steps = torch.tensor(columns, device=hidden.device)
+        written = hidden.clone()
+        written[rows, at] += self.memory.write(hidden[rows, at], facts, steps)
+        return (written, *args[1:])
+
+    def _kept_places(self, width: int) -> dict[int, int]:
+        """Position in the chunk -> position in what the head sees: ``logits_to_keep`` may have cut it."""
+        length, kept = self._chunk
+        places = kept.tolist() if isinstance(kept, Tensor) else range(length - width, length)
+        return {place: i for i, place in enumerate(places)}
+
+    def _remember(self, _model: Any, _args: Any, out: Any) -> None:
+        """After a forward pass: the cache learns which ids it holds, for the next decode step."""
+        cache = getattr(out, "past_key_values", None)
+        if cache is not None and self._seen is not None:
+            setattr(cache, _IDS, self._seen)
+        self._seen = None
 
 
 def _seen_ids(ids: Tensor, cache: Any, mask: Tensor | None) -> _Seen:
     past = int(cache.get_seq_length()) if cache is not None else 0
     if mask is not None and mask.dim() == 2 and mask.shape[1] >= ids.shape[1]:
         ids = ids.masked_fill(mask[:, -ids.shape[1] :] == 0, _NO_TOKEN)
-    before: _Seen | None = getattr(cache, _IDS, None) if past else None
     if past == 0:
         return _Seen(ids, ids.shape[1])
+    before: _Seen | None = getattr(cache, _IDS, None)
     if before is None or len(before.ids) != len(ids) or before.ids.shape[1] < past:
         unknown = ids.new_full((len(ids), past), _NO_TOKEN)
         return _Seen(torch.cat([unknown, ids], 1), past)
     return _Seen(torch.cat([before.ids[:, :past], ids], 1), before.prompt_end)
-
-
-def _plan(memory: Memory, seen: _Seen, length: int, kept: Any) -> _Writes | None:
-    """Routes the questions whose answers reach into the last ``length`` positions."""
-    total = seen.ids.shape[1]
-    chunk = total - length
-    open_turns = []
-    for row, tokens in enumerate(seen.ids.tolist()):
-        for turn in memory.config.format.turns(tokens, seen.prompt_end):
-            # The state at position p predicts token p + 1, so the answer is written from one position earlier.
-            if turn.until - 1 >= chunk and turn.answer - 1 < total:
-                open_turns.append((row, turn, tuple(tokens[turn.start : turn.end])))
-    routes = memory.route([question for _, _, question in open_turns])
-    writes = _Writes([], [], [], [], length, kept)
-    for (row, turn, _), route in zip(open_turns, routes, strict=True):
-        if not memory.fires(route):
-            continue
-        run = memory.bank.run(route.fact)
-        start = turn.answer - 1
-        for place in range(max(start, chunk), min(turn.until, start + run.stop - run.start, total)):
-            writes.rows.append(row)
-            writes.places.append(place - chunk)
-            writes.facts.append(route.fact)
-            writes.steps.append(place - start)
-    return writes if writes.rows else None
-
-
-def _write(memory: Memory, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """At the LM head's input: adds the memory where it fires. Returns None, and so changes nothing, where it does not."""
-    writes, memory._writes = memory._writes, None
-    if writes is None:
-        return None
-    hidden: Tensor = args[0]
-    places = _kept_places(writes, hidden.shape[1])
-    chosen = [i for i, place in enumerate(writes.places) if place in places]
-    if not chosen:
-        return None
-    device = hidden.device
-    rows = torch.tensor([writes.rows[i] for i in chosen], device=device)
-    at = torch.tensor([places[writes.places[i]] for i in chosen], device=device)
-    facts = torch.tensor([writes.facts[i] for i in chosen], device=device)
-    steps = torch.tensor([writes.steps[i] for i in chosen], device=device)
-    written = hidden.clone()
-    written[rows, at] += memory.write(hidden[rows, at], facts, steps)
-    return (written, *args[1:])
-
-
-def _kept_places(writes: _Writes, width: int) -> dict[int, int]:
-    """Position in the chunk -> position in what the head sees: ``logits_to_keep`` may have cut it."""
-    if isinstance(writes.kept, Tensor):
-        return {place: i for i, place in enumerate(writes.kept.tolist())}
-    return {place: i for i, place in enumerate(range(writes.length - width, writes.length))}

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memtune.memory.words import BUCKETS, Vocabulary, sketches, word_bucket, words_of
+from .words import BUCKETS, Vocabulary, sketches, word_bucket, words_of
 
 __all__ = ["Questions", "Reader", "Whitening"]
 

@@ -11,19 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from memtune.memory.gate import Gate, gate_features
-from memtune.memory.questions import Questions, Reader, Whitening
-from memtune.memory.words import BUCKETS, SKETCH, Vocabulary
+from .gate import Gate, gate_features
+from .questions import Questions, Reader, Whitening
+from .words import BUCKETS, SKETCH, Vocabulary
 
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
 CANDIDATES = 32
+STORED = ("vectors", "offsets", "states", "sketch", "buckets", "entity")
 Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class RouterSizes:
-    facts: int
+    wordings: int  # stored questions: one a fact, and one more for each paraphrase in the file
     words: int
     hidden: int
     taps: int
@@ -54,8 +55,9 @@ class Router(nn.Module):
         super().__init__()
         self.sizes = sizes
         shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "vectors": ((sizes.facts, sizes.d_index), torch.float32),
-            "offsets": ((sizes.facts + 1,), torch.int64),
+            "owner": ((sizes.wordings,), torch.int64),  # the fact that a stored question asks for
+            "vectors": ((sizes.wordings, sizes.d_index), torch.float32),
+            "offsets": ((sizes.wordings + 1,), torch.int64),
             "states": ((sizes.words, sizes.taps, sizes.d_gate), torch.float16),
             "sketch": ((sizes.words, SKETCH), torch.bool),
             "buckets": ((sizes.words,), torch.int32),
@@ -88,8 +90,19 @@ class Router(nn.Module):
 
     @property
     def stored(self) -> Questions:
-        names = ("vectors", "offsets", "states", "sketch", "buckets", "entity")
-        return Questions(**{name: self.get_buffer(name) for name in names})
+        return Questions(**{name: self.get_buffer(name) for name in STORED})
+
+    def first_wordings(self) -> Questions:
+        """The stored questions of the facts themselves, without their paraphrases, in the order of the facts."""
+        owner: Tensor = self.get_buffer("owner")
+        first = torch.nonzero(torch.diff(owner, prepend=owner.new_full((1,), -1))).squeeze(1)
+        return self.stored.take(first)
+
+    def store(self, questions: Questions, owner: Tensor) -> None:
+        """Keeps ``questions``; number i asks for the fact ``owner[i]``."""
+        for name in STORED:
+            self.get_buffer(name).copy_(getattr(questions, name))
+        self.get_buffer("owner").copy_(owner)
 
     @torch.inference_mode()
     def route(self, questions: list[Ids], states: list[Tensor]) -> list[Route]:
@@ -109,7 +122,8 @@ class Router(nn.Module):
         pairs = all_pairs(candidates)
         scores = self.gate(gate_features(asked, stored, pairs, self.reader.idf)).view(candidates.shape)
         best = scores.argmax(1, keepdim=True)
-        columns = [t.gather(1, best).squeeze(1).tolist() for t in (candidates, scores, similarity)]
+        owner: Tensor = self.get_buffer("owner")
+        columns = [t.gather(1, best).squeeze(1).tolist() for t in (owner[candidates], scores, similarity)]
         return [Route(fact, score, threshold, cosine) for fact, score, cosine in zip(*columns, strict=True)]
 
 

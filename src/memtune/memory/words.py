@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["SKETCH", "Vocabulary", "Word", "sketches", "word_bucket", "words_of"]
+__all__ = ["SKETCH", "Vocabulary", "Word", "is_entity", "sketches", "word_bucket", "words_of"]
 
 SKETCH = 128  # buckets of a word's trigram sketch
 BUCKETS = 1 << 16  # buckets of the word counts behind the IDF
@@ -59,17 +59,18 @@ def words_of(ids: tuple[int, ...], vocabulary: Vocabulary) -> tuple[list[Word], 
         byte += len(text[seen : found.start()].encode())
         raw, seen = found.group(), found.end()
         length = len(raw.encode())
-        words.append(Word(raw.casefold(), byte, byte + length, _is_entity(text, found.start(), raw)))
+        words.append(Word(raw.casefold(), byte, byte + length, is_entity(text[: found.start()], raw)))
         byte += length
     return words, _owners(pieces, words)
 
 
-def _is_entity(text: str, start: int, raw: str) -> bool:
-    if any(character.isdigit() for character in raw):
+def is_entity(before: str, word: str) -> bool:
+    """A digit, a capital inside, or a first capital that does not open a sentence. ``before`` stands in front of it."""
+    if any(character.isdigit() for character in word):
         return True
-    before = text[:start].rstrip(" \"'“”„«»()[]¿¡")
+    before = before.rstrip(" \"'“”„«»()[]¿¡")
     opens = not before or before[-1] in ".!?:;\n"
-    return any(character.isupper() for character in raw[1:]) or (raw[0].isupper() and not opens)
+    return any(character.isupper() for character in word[1:]) or (word[0].isupper() and not opens)
 
 
 def _owners(pieces: list[bytes], words: list[Word]) -> list[int]:

@@ -1,0 +1,86 @@
+"""Asking a model with its memory on or off, by real greedy generation through ``generate()``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memtune.backbone import Backbone
+from memtune.memory.module import Attachment, Memory
+
+__all__ = ["Answer", "Asker"]
+
+BATCH = 16
+LONGEST_BASE_ANSWER = 64  # answer tokens of the backbone that are generated where nothing is stored
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was generated: text, ids with the stop token if it came, and the probability of each."""
+
+    text: str
+    ids: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    stopped: bool
+
+
+class Asker:
+    """A backbone with a memory attached."""
+
+    def __init__(self, backbone: Backbone, memory: Memory) -> None:
+        self.backbone, self.memory = backbone, memory
+        self.attachment = Attachment(backbone.model, memory.to(backbone.device))
+
+    def ask(self, questions: Sequence[str], *, memory: bool = True, longest: int | None = None) -> list[Answer]:
+        """Greedy answers, each question alone in a fresh conversation, batched by length."""
+        prompts = [self.backbone.prompts.format.prompt(self.backbone.prompts.question(text)) for text in questions]
+        limit = longest or max(self._longest_run() + 8, LONGEST_BASE_ANSWER)
+        answers: list[Answer | None] = [None] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        self.attachment.enabled = memory
+        try:
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                for i, answer in zip(batch, self._generate([prompts[i] for i in batch], limit), strict=True):
+                    answers[i] = answer
+        finally:
+            self.attachment.enabled = True
+        return [answer for answer in answers if answer is not None]
+
+    def _longest_run(self) -> int:
+        runs = self.memory.bank.offsets.diff()
+        return int(runs.max()) if len(runs) else 0
+
+    @torch.inference_mode()
+    def _generate(self, prompts: list[tuple[int, ...]], longest: int) -> list[Answer]:
+        model: Any = self.backbone.model
+        stops = self.backbone.prompts.stop_ids
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), stops[0])
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):  # padding stands on the left, where generation wants it
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        out = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=longest,
+            do_sample=False,
+            eos_token_id=list(stops),
+            pad_token_id=stops[0],
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        new = out.sequences[:, width:]
+        chances = torch.stack([step.float().softmax(-1).amax(-1) for step in out.logits], 1)
+        return [self._answer(row.tolist(), p.tolist()) for row, p in zip(new, chances, strict=True)]
+
+    def _answer(self, ids: list[int], chances: list[float]) -> Answer:
+        stops = self.backbone.prompts.stop_ids
+        end = next((place for place, token in enumerate(ids) if token in stops), None)
+        length = len(ids) if end is None else end + 1
+        text = self.backbone.prompts.text(ids[:length] if end is None else ids[:end])
+        return Answer(text, tuple(ids[:length]), tuple(chances[:length]), end is not None)

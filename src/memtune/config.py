@@ -1,0 +1,100 @@
+"""The settings of a project: flags over memtune.yaml over these defaults."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memtune.errors import ConfigError
+
+__all__ = ["CONFIG_FILE", "Config"]
+
+CONFIG_FILE = "memtune.yaml"
+VERIFY = ("sample", "all", "none")
+DEVICES_DTYPES = {"dtype": ("auto", "float32", "bfloat16", "float16")}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a user can set once for a project."""
+
+    model: str = "smollm2"  # directory, hub id, GGUF file or built-in name
+    until_loss: float = 0.01  # nats per answer token, the mean over a fact's answer
+    false_fire: float = 0.01  # share of near-miss questions that may fire
+    verify: str = "sample"  # how many facts are generated after tuning: sample, all, none
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check(0 < self.until_loss < math.log(2), "until_loss", self.until_loss, "a loss between 0 and ln 2 = 0.69 nats")
+        _check(0 < self.false_fire < 1, "false_fire", self.false_fire, "a share between 0 and 1")
+        _check(self.verify in VERIFY, "verify", self.verify, f"one of: {', '.join(VERIFY)}")
+        _check(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
+        _check(self.dtype in DEVICES_DTYPES["dtype"], "dtype", self.dtype, f"one of: {', '.join(DEVICES_DTYPES['dtype'])}")
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[str, Any], source: str) -> Config:
+        """Raises ConfigError for an unknown key (with a suggestion) or a value of the wrong kind."""
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        values = {}
+        for key, value in entries.items():
+            name = str(key).replace("-", "_")
+            if name not in kinds:
+                close = difflib.get_close_matches(name, kinds, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(kinds)}"
+                raise ConfigError(f"{source}: unknown key {key!r}", hint=hint)
+            values[name] = _coerced(name, value, kinds[name], source)
+        return cls(**values)
+
+    @classmethod
+    def load(cls, directory: Path) -> Config:
+        """The settings of ``memtune.yaml`` in ``directory``, or the defaults where there is none."""
+        path = directory / CONFIG_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            entries = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {str(error).splitlines()[0]}", hint="write one `key: value` a line") from error
+        if entries is None:
+            return cls()
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: expected `key: value` lines, found {entries!r:.60}")
+        return cls.from_mapping(entries, str(path))
+
+    def with_flags(self, **flags: Any) -> Config:
+        """These settings with every flag that is not None in place of its setting."""
+        return replace(self, **{name: value for name, value in flags.items() if value is not None})
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys in silence; this loader refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _coerced(name: str, value: Any, kind: type, source: str) -> Any:
+    """YAML reads 1e-4 as text and no as a boolean: numbers are read from text, booleans are never taken for text."""
+    if isinstance(value, bool) or value is None:
+        raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}", hint="put the value in quotes")
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}") from None
+
+
+def _check(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value!r}", hint=f"{name} takes {expected}")

@@ -1,0 +1,193 @@
+"""The verb ingest: read the facts, check them against the model, build their router, assign their experts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from memtune.backbone import Backbone, load_backbone
+from memtune.config import Config
+from memtune.errors import DataError
+from memtune.events import Note, OnEvent, ignore
+from memtune.facts import Fact, facts_to_jsonl, read_facts
+from memtune.memory.bank import Bank, Projections
+from memtune.memory.module import Memory, MemoryConfig
+from memtune.project import Project
+from memtune.prompts import EncodedFact
+from memtune.routing import RouterReport, Wording, background_prompts, build_router
+from memtune.store import load_memory, save_memory
+
+__all__ = ["IngestResult", "ingest"]
+
+MEAN_PROMPTS = 64  # enough for the average final state
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What ingest found and made. ``kept``: facts whose experts an earlier tune had fitted and that did not change."""
+
+    facts: int
+    wordings: int
+    answer_tokens: int
+    experts: int
+    kept: int
+    bytes: int
+    model: str
+    model_reason: str
+    threshold: float
+    expected_recall: float
+    expected_false_fire: float
+    confusable: tuple[Confusable, ...]
+    example: str  # the first fact as the model reads it
+
+
+@dataclass(frozen=True)
+class Confusable:
+    """Two facts whose questions look most alike to the gate; it mistakes one for the other above the threshold."""
+
+    one: str
+    other: str
+    score: float
+
+
+def ingest(
+    path: str | Path,
+    project_dir: Path,
+    config: Config,
+    *,
+    question_key: str | None = None,
+    answer_key: str | None = None,
+    on_event: OnEvent = ignore,
+) -> IngestResult:
+    """The project holds the facts, their router and an empty or carried-over bank. Nothing is written before all is checked.
+
+    Raises DataError (every problem of the file at once), ModelError, ProjectError.
+    """
+    facts = read_facts(path, question_key=question_key, answer_key=answer_key)
+    project = Project(project_dir)
+    backbone = load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
+    encoded = _encoded(facts, backbone)
+    wordings = _wordings(facts, backbone)
+    on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
+    router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed)
+    bank = Bank.assigned([fact.id for fact in facts], [fact.experts for fact in encoded], backbone.hidden)
+    turns = backbone.prompts.format
+    memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
+    memory.router, memory.bank = router, bank
+    memory.projections = _projections(backbone, bank, config.seed)
+    kept = _carry_over(project, facts, memory, backbone)
+    result = _result(facts, encoded, backbone, memory, report, kept)
+    with project.writing():
+        _save(project, facts, memory, backbone, config, result)
+    return result
+
+
+def _encoded(facts: Sequence[Fact], backbone: Backbone) -> list[EncodedFact]:
+    """The facts as ids; raises DataError for those that the model cannot say or has no room for."""
+    room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
+    encoded, problems = [], []
+    for fact in facts:
+        item = backbone.prompts.fact(fact)
+        length = len(backbone.prompts.format.prompt(item.question)) + item.experts
+        if length > room:
+            problems.append(f"{fact.source}: question and answer take {length} tokens, the model has room for {room}")
+        elif (said := backbone.prompts.text(item.answer).strip()) != fact.answer:
+            problems.append(f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}")
+        encoded.append(item)
+    if problems:
+        raise DataError(problems, hint="shorten or reword these answers, then run memtune ingest again")
+    return encoded
+
+
+def _wordings(facts: Sequence[Fact], backbone: Backbone) -> list[Wording]:
+    question = backbone.prompts.question
+    return [
+        Wording(number, text, question(text))
+        for number, fact in enumerate(facts)
+        for text in (fact.question, *fact.paraphrases)
+    ]
+
+
+def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
+    lines = background_prompts()[:: max(1, len(background_prompts()) // MEAN_PROMPTS)]
+    rows = [backbone.prompts.question(line) + backbone.prompts.format.closing for line in lines]
+    finals = [
+        final[place, : len(rows[i])].float()
+        for batch, _, final in backbone.states.whole(rows)
+        for place, i in enumerate(batch)
+    ]
+    mean = torch.cat(finals).mean(0)
+    sizes = bank.sizes
+    weight = backbone.head.weight.detach()
+    return Projections.for_backbone(weight, mean, d_key=sizes.d_key, d_value=sizes.d_value, seed=seed)
+
+
+def _carry_over(project: Project, facts: Sequence[Fact], memory: Memory, backbone: Backbone) -> int:
+    """Copies the fitted rows of facts that did not change, byte for byte, and counts them."""
+    old = project.state
+    if not old or old["model"]["fingerprint"] != backbone.fingerprint:
+        return 0
+    before = load_memory(project)
+    if not before.projections.same_as(memory.projections):
+        return 0
+    bank = before.bank
+    places = {digest: number for number, digest in enumerate(old["digests"])}
+    kept = 0
+    for number, fact in enumerate(facts):
+        place = places.get(fact.digest)
+        if place is None or not bool(bank.accepted[place]):
+            continue
+        memory.bank.copy_fact(number, bank, place)
+        kept += 1
+    return kept
+
+
+def _result(
+    facts: Sequence[Fact],
+    encoded: Sequence[EncodedFact],
+    backbone: Backbone,
+    memory: Memory,
+    report: RouterReport,
+    kept: int,
+) -> IngestResult:
+    first = encoded[0]
+    shown = backbone.prompts.format.prompt(first.question) + first.answer
+    return IngestResult(
+        facts=len(facts),
+        wordings=memory.router.sizes.wordings,
+        answer_tokens=sum(fact.experts for fact in encoded),
+        experts=memory.bank.sizes.experts,
+        kept=kept,
+        bytes=sum(t.numel() * t.element_size() for t in memory.state_dict().values()),
+        model=backbone.checkpoint.name,
+        model_reason=backbone.reason,
+        threshold=report.threshold,
+        expected_recall=report.expected_recall,
+        expected_false_fire=report.expected_false_fire,
+        confusable=tuple(Confusable(facts[a].question, facts[b].question, score) for a, b, score in report.confusable),
+        example=str(backbone.prompts.tokenizer.decode(list(shown))),
+    )
+
+
+def _save(
+    project: Project, facts: Sequence[Fact], memory: Memory, backbone: Backbone, config: Config, result: IngestResult
+) -> None:
+    files = save_memory(project, memory) | {
+        "facts": project.keep("facts", "jsonl", facts_to_jsonl(facts).encode()),
+    }
+    model = {"name": config.model, "location": backbone.checkpoint.location, "fingerprint": backbone.fingerprint}
+    model |= {"device": config.device, "dtype": config.dtype}
+    record = json.loads(json.dumps(asdict(result)))
+    project.commit(
+        files,
+        model=model,
+        seed=config.seed,
+        digests=[fact.digest for fact in facts],
+        memory=memory.config.to_dict(),
+        ingest=record,
+        tune=None,
+    )

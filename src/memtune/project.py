@@ -1,0 +1,137 @@
+"""The project directory: what the verbs leave for each other, readable after a kill at any moment.
+
+``project.json`` is the state; it names every other file by its content. A verb writes its new files beside the old ones,
+then replaces ``project.json`` in one rename, then removes what is no longer named. Whatever moment it dies at, the
+last finished state is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from memtune.errors import ProjectError
+
+__all__ = ["Project", "write_beside"]
+
+STATE = "project.json"
+LOCK = "lock"
+FORMAT = 1
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """``path`` holds ``data``, or what it held before: written to a temporary file, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Project:
+    """One project directory and its last finished state."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = self._read_state()
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.state)
+
+    def need(self, stage: str, command: str) -> dict[str, Any]:
+        """The record that ``stage`` left. Raises ProjectError with the command that makes it."""
+        record = self.state.get(stage)
+        if not isinstance(record, dict):
+            raise ProjectError(f"{self.root} holds no finished {stage}", hint=f"run first: {command}")
+        return record
+
+    def _read_state(self) -> dict[str, Any]:
+        path = self.root / STATE
+        if not path.is_file():
+            return {}
+        try:
+            state: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ProjectError(
+                f"{path} is damaged: {error}", hint=f"remove {self.root} and run: memtune ingest FACTS"
+            ) from error
+        if state.get("format") != FORMAT:
+            raise ProjectError(
+                f"{self.root} was written by another version of memtune (format {state.get('format')!r}, not {FORMAT})",
+                hint=f"remove {self.root} and run: memtune ingest FACTS",
+            )
+        return state
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the project for one writer; another process is told who is in the way."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / LOCK, timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise ProjectError(
+                f"{self.root} is in use by another memtune command", hint="wait for it to end, or use --project DIR"
+            ) from None
+        except OSError as error:
+            raise ProjectError(f"{self.root} cannot be written: {error.strerror}", hint="use --project DIR") from error
+        try:
+            self.state = self._read_state()
+            yield
+        finally:
+            lock.release()
+
+    def keep(self, kind: str, suffix: str, data: bytes) -> dict[str, Any]:
+        """Writes a file named by its content and returns the record for ``commit``; not part of the state yet."""
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{kind}-{digest[:16]}.{suffix}"
+        try:
+            write_beside(self.root / name, data)
+        except OSError as error:
+            raise ProjectError(f"{self.root / name} cannot be written: {error.strerror}") from error
+        return {"name": name, "sha256": digest, "bytes": len(data)}
+
+    def commit(self, files: Mapping[str, dict[str, Any]], **records: Any) -> None:
+        """The new state: ``files`` and ``records`` replace their namesakes; the rest stays."""
+        state = {**self.state, **records, "format": FORMAT}
+        state["files"] = {**self.state.get("files", {}), **files}
+        write_beside(self.root / STATE, json.dumps(state, indent=1, ensure_ascii=False).encode())
+        self.state = state
+        named = {record["name"] for record in state["files"].values()} | {STATE, LOCK}
+        for path in self.root.iterdir():
+            if path.is_file() and path.name not in named:
+                path.unlink()
+
+    def path(self, kind: str) -> Path:
+        """The checked file of ``kind``. Raises ProjectError if it is missing or its bytes have changed."""
+        record = self.state.get("files", {}).get(kind)
+        if record is None:
+            raise ProjectError(f"{self.root} holds no {kind}", hint="run first: memtune ingest FACTS")
+        path = self.root / str(record["name"])
+        if not path.is_file():
+            raise ProjectError(f"{path} is missing", hint="restore it from a backup, or run: memtune ingest FACTS")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != record["sha256"]:
+            raise ProjectError(
+                f"{path} is damaged: its SHA-256 is not the one it was written with",
+                hint="restore it from a backup, or run: memtune ingest FACTS",
+            )
+        return path
