@@ -60,6 +60,10 @@ class Prompts:
         """What a user reads: the ids without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def piece(self, token: int) -> str:
+        """One token as text, special tokens by name."""
+        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
     def render(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
         """The ids of a conversation, ready for the model's next answer."""
         if not self.has_template:

@@ -7,13 +7,14 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from memtune.backbone import Backbone
 from memtune.errors import ProjectError
 from memtune.facts import Fact, facts_from_jsonl
 from memtune.memory.bank import Bank
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 
-__all__ = ["load_facts", "load_memory", "save_bank", "save_memory"]
+__all__ = ["check_backbone", "load_facts", "load_memory", "save_bank", "save_memory"]
 
 
 def save_memory(project: Project, memory: Memory) -> dict[str, dict[str, Any]]:
@@ -37,6 +38,16 @@ def load_memory(project: Project) -> Memory:
     memory.load_state_dict(tensors | {f"bank.{name}": tensor for name, tensor in bank.items()})
     memory.requires_grad_(False)
     return memory
+
+
+def check_backbone(project: Project, backbone: Backbone) -> None:
+    """Raises ProjectError if ``backbone`` is not the one, rendered the same way, that the facts were ingested for."""
+    model = project.need("model", "memtune ingest FACTS")
+    if backbone.fingerprint != model["fingerprint"]:
+        raise ProjectError(
+            f"{model['name']} is not the model that these facts were ingested for, or renders questions differently now",
+            hint="run again: memtune ingest FACTS",
+        )
 
 
 def load_facts(project: Project) -> list[Fact]:

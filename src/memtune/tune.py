@@ -16,7 +16,6 @@ from torch import Tensor
 from memtune.asking import Asker
 from memtune.backbone import AnswerStates, Backbone, load_backbone
 from memtune.config import Config
-from memtune.errors import ProjectError
 from memtune.events import Learned, Note, OnEvent, Progress, ignore
 from memtune.facts import Fact
 from memtune.memory.fit import fit_values, token_losses
@@ -24,7 +23,7 @@ from memtune.memory.module import Memory
 from memtune.memory.router import Route
 from memtune.project import Project
 from memtune.prompts import EncodedFact
-from memtune.store import load_facts, load_memory, save_bank
+from memtune.store import check_backbone, load_facts, load_memory, save_bank
 
 __all__ = ["FailedFact", "TuneResult", "tune"]
 
@@ -78,11 +77,7 @@ def tune(project_dir: Path, config: Config, *, on_event: OnEvent = ignore, backb
     project = Project(project_dir)
     model = project.need("model", "memtune ingest FACTS")
     backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
-    if backbone.fingerprint != model["fingerprint"]:
-        raise ProjectError(
-            f"{model['name']} is not the model that these facts were ingested for, or renders questions differently now",
-            hint="run again: memtune ingest FACTS",
-        )
+    check_backbone(project, backbone)
     with project.writing():
         run = _Run(project, backbone, config, on_event)
         return run.result(run.all_facts())
