@@ -141,7 +141,8 @@ class _Run:
                 return
             chosen = [numbers[place] for place in open_]
             self._fit(chosen, [states[place] for place in open_], self.config.until_loss * margin)
-            open_ = [place for place in open_ if not self._certify(numbers[place], states[place])]
+            passed = self._certify(chosen, [states[place] for place in open_])
+            open_ = [place for place, accepted in zip(open_, passed, strict=True) if not accepted]
         for place in open_:
             loss = float(self.bank.loss[numbers[place]])
             self.reasons[numbers[place]] = f"loss {loss:.4f} nats per answer token after {len(MARGINS)} fits"
@@ -151,26 +152,30 @@ class _Run:
 
     def _fit(self, numbers: Sequence[int], states: Sequence[AnswerStates], goal: float) -> None:
         hidden = torch.cat([state.final for state in states])
-        targets = torch.tensor([token for i in numbers for token in self.encoded[i].answer], device=hidden.device)
-        head, projections = self.backbone.head, self.memory.projections
-        values = fit_values(hidden, targets, head.weight.detach(), head.bias, projections.up, goal)
+        projections = self.memory.projections
+        values = fit_values(hidden, self._targets(numbers), self.backbone.head, projections.up, goal)
         keys = projections.query(hidden)
         rows = torch.cat([torch.arange(run.start, run.stop) for run in map(self.bank.run, numbers)])
         self.bank.keys[rows], self.bank.values[rows] = keys.cpu(), values.cpu()
 
-    def _certify(self, fact: int, state: AnswerStates) -> bool:
-        """The loss of every answer token with the memory on, attention included, over the real LM head."""
-        steps = torch.arange(len(state.final))
-        hidden = state.final + self.memory.write(state.final, torch.full_like(steps, fact), steps)
-        losses = self._losses(hidden, torch.tensor(self.encoded[fact].answer))
-        self.bank.loss[fact], self.bank.worst[fact] = losses.mean(), losses.max()
-        accepted = float(losses.mean()) <= self.config.until_loss and float(losses.max()) < LN2
-        self.bank.accepted[fact] = accepted
-        return accepted
+    def _certify(self, numbers: Sequence[int], states: Sequence[AnswerStates]) -> list[bool]:
+        """The loss of every answer token with the memory on, attention included, over the real LM head.
 
-    def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        All facts at once: the head's weights are read once for many rows, which is what this costs.
+        """
+        counts = [len(state.final) for state in states]
+        facts = torch.tensor(numbers).repeat_interleave(torch.tensor(counts))
+        steps = torch.cat([torch.arange(count) for count in counts])
+        final = torch.cat([state.final for state in states])
         head = self.backbone.head
-        return token_losses(hidden, targets, head.weight, head.bias)
+        losses = token_losses(final + self.memory.write(final, facts, steps), self._targets(numbers), head)
+        for i, own in zip(numbers, losses.split(counts), strict=True):
+            self.bank.loss[i], self.bank.worst[i] = own.mean(), own.max()
+            self.bank.accepted[i] = float(own.mean()) <= self.config.until_loss and float(own.max()) < LN2
+        return [bool(self.bank.accepted[i]) for i in numbers]
+
+    def _targets(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor([token for i in numbers for token in self.encoded[i].answer])
 
     def _verify(self, todo: Sequence[int]) -> None:
         """Real generation, the router deciding each time: every fact, or a sample with the hardest ones in it."""

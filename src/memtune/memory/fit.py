@@ -12,7 +12,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["fit_values", "token_losses"]
 
@@ -21,15 +21,15 @@ ROWS = 256
 MAX_STEPS = 60
 
 
-def fit_values(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor | None, up: Tensor, goal: float) -> Tensor:
+@torch.inference_mode()
+def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, up: Tensor, goal: float) -> Tensor:
     """Value rows z float32 ``(tokens, d_value)`` with a loss of at most ``goal`` nats per token where one was found.
 
-    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``head`` (vocabulary, hidden), ``bias``
-    (vocabulary,) or None, ``up`` (hidden, d_value). Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
+    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``up`` (hidden, d_value). Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
     """
-    low = head.float() @ up
+    low = head.weight.float() @ up
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
-    fitted = [_fit_rows(F.linear(h, head.float(), bias), y, low, goal) for h, y in rows]
+    fitted = [_fit_rows(head(h.to(head.weight.dtype)).float(), y, low, goal) for h, y in rows]
     return torch.cat(fitted) if fitted else hidden.new_zeros(0, up.shape[1])
 
 
@@ -56,8 +56,9 @@ def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor
     return z
 
 
-def token_losses(hidden: Tensor, targets: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
+@torch.inference_mode()
+def token_losses(hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
     """Cross-entropy in nats ``(tokens,)`` of final states ``(tokens, hidden)`` that the LM head reads."""
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
-    losses = [F.cross_entropy(F.linear(h, head.float(), bias), y, reduction="none") for h, y in rows]
+    losses = [F.cross_entropy(head(h.to(head.weight.dtype)).float(), y, reduction="none") for h, y in rows]
     return torch.cat(losses) if losses else hidden.new_zeros(0)
