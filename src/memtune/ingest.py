@@ -18,7 +18,8 @@ from memtune.memory.bank import Bank, Projections
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 from memtune.prompts import EncodedFact
-from memtune.routing import RouterReport, Wording, background_prompts, build_router
+from memtune.lessons import background_prompts
+from memtune.routing import RouterReport, Wording, build_router
 from memtune.store import load_memory, save_memory
 
 __all__ = ["IngestResult", "ingest"]
@@ -73,7 +74,7 @@ def ingest(
     encoded = _encoded(facts, backbone)
     wordings = _wordings(facts, backbone)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
-    router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed)
+    router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
     bank = Bank.assigned([fact.id for fact in facts], [fact.experts for fact in encoded], backbone.hidden)
     turns = backbone.prompts.format
     memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))

@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable
 
-__all__ = ["Names", "near_misses", "rewordings"]
+__all__ = ["Names", "near_misses", "overlaps", "rewordings"]
 
 _WRAPPERS = (
     "Can you tell me {}",
@@ -56,6 +56,23 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
     if altered := _other_digit(words, draw):
         made.append(altered)
     return made
+
+
+def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:
+    """Questions about something else that share a part of the name, as chance would have it."""
+    draw = random.Random(f"{seed}:{question}:overlap")
+    words = question.split()
+    own = _longest_name(names(words))
+    if not own:
+        return []
+    for line in draw.sample(others, k=min(8, len(others))):
+        other_words = line.split()
+        other = _longest_name(names(other_words))
+        if other:
+            count = draw.randint(1, max(1, (own.stop - own.start) - 1))
+            first = draw.randint(own.start, own.stop - count)
+            return [_put(other_words, other, words[first : first + count])]
+    return []
 
 
 def _put(words: Words, where: slice, new: Words) -> str:

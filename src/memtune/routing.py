@@ -10,30 +10,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from memtune.backbone import Backbone
+from memtune.events import OnEvent, ignore
+from memtune.lessons import background_prompts
 from memtune.memory.gate import Gate, gate_features
-from memtune.memory.questions import Questions, Reader, Whitening, count_words
+from memtune.memory.questions import Questions, Reader, count_words
 from memtune.memory.router import Router, RouterSizes, all_pairs, search
-from memtune.memory.words import Vocabulary, is_entity, word_bucket
-from memtune.rewordings import near_misses, rewordings
+from memtune.memory.words import is_entity, word_bucket
+from memtune.prior import Prior, prior_for
+from memtune.rewordings import near_misses, overlaps, rewordings
 
-__all__ = ["RouterReport", "Wording", "background_prompts", "build_router"]
+__all__ = ["RouterReport", "Wording", "build_router"]
 
 Ids = tuple[int, ...]
 
-D_INDEX = 384
-D_GATE = 64
 TRAINED_FACTS = 1500  # more facts teach the gate nothing new, they only take time
 REWORDINGS = 4
 NEIGHBOURS = 3
-STEPS = 600
+STEPS = 400
+LESSON_SHARE = 0.2  # of the loss; the rest is the user's own questions
 RARE = 0.01  # a word in fewer of the documents than this may be a name, where no capital or digit tells
 
 
@@ -56,33 +56,21 @@ class RouterReport:
     confusable: tuple[tuple[int, int, float], ...]
 
 
-@cache
-def background_prompts() -> tuple[str, ...]:
-    """What people ask that is stored nowhere: 600 prompts on everything, in some 20 languages."""
-    return tuple(files("memtune").joinpath("background.txt").read_text(encoding="utf-8").splitlines())
-
-
 def build_router(
-    backbone: Backbone, wordings: Sequence[Wording], *, false_fire: float, seed: int
+    backbone: Backbone, wordings: Sequence[Wording], *, false_fire: float, seed: int, on_event: OnEvent = ignore
 ) -> tuple[Router, RouterReport]:
     """A router over ``wordings``; at most ``false_fire`` of near-miss questions should pass its threshold."""
-    background = [backbone.prompts.question(line) for line in background_prompts()]
+    prior = prior_for(backbone, on_event)
     vocabulary = backbone.prompts.vocabulary()
-    states = backbone.states.early(background)
-    counts = count_words([w.ids for w in wordings] + background, vocabulary)
-    documents = float(len(wordings) + len(background))
-    flat = torch.cat(states, 1)
-    kept = flat.shape[-1]
-    index = Whitening.of(flat[0], min(D_INDEX, kept))
-    gates = [Whitening.of(tap, min(D_GATE, kept)) for tap in flat]
-    reader = Reader(vocabulary, index, gates, counts, documents)
+    counts = prior.counts + count_words([w.ids for w in wordings], vocabulary)
+    reader = Reader(vocabulary, prior.views, counts, float(prior.documents) + len(wordings))
     workshop = _Workshop(backbone, reader)
     stored = workshop.read([w.ids for w in wordings])
     owner = torch.tensor([w.fact for w in wordings], dtype=torch.int64)
-    router = _empty_router(reader, stored, len(backbone.states.taps), kept)
+    router = _empty_router(reader, stored)
     router.store(stored, owner)
-    rows = _training_rows(workshop, wordings, stored, owner, Questions.cat([reader.read(*p) for p in zip(background, states, strict=True)]), seed)
-    _train(router.gate, rows, seed)
+    rows = _training_rows(workshop, wordings, stored, owner, seed)
+    _train(router.gate, rows, prior, seed)
     report = _calibrate(router, rows, false_fire)
     return router, _with_confusable(router, report, stored, owner)
 
@@ -95,8 +83,7 @@ class _Workshop:
     reader: Reader
 
     def read(self, ids: Sequence[Ids]) -> Questions:
-        states = self.backbone.states.early(ids)
-        return Questions.cat([self.reader.read(i, s) for i, s in zip(ids, states, strict=True)])
+        return self.reader.read_all(ids, self.backbone.states.early(ids))
 
     def read_texts(self, texts: Sequence[str]) -> Questions:
         return self.read([self.backbone.prompts.question(text) for text in texts])
@@ -111,31 +98,19 @@ class _Workshop:
         return [bool(c) and float(self.reader.counts[word_bucket(c.casefold())]) <= limit for c in cores]
 
 
-def _empty_router(reader: Reader, stored: Questions, taps: int, hidden: int) -> Router:
-    vocabulary: Vocabulary = reader.vocabulary
+def _empty_router(reader: Reader, stored: Questions) -> Router:
+    hidden, d_index = reader.views.index.map.shape
     sizes = RouterSizes(
         wordings=len(stored),
         words=len(stored.buckets),
         hidden=hidden,
-        taps=taps,
-        d_index=reader.index.map.shape[1],
-        d_gate=reader.gates[0].map.shape[1],
-        vocabulary=len(vocabulary.offsets) - 1,
-        pieces=len(vocabulary.data),
+        d_index=d_index,
+        d_gate=reader.views.relation.shape[1],
+        vocabulary=len(reader.vocabulary.offsets) - 1,
+        pieces=len(reader.vocabulary.data),
     )
     router = Router(sizes)
-    buffers = {
-        "counts": reader.counts,
-        "documents": torch.tensor([reader.documents]),
-        "piece_data": vocabulary.data,
-        "piece_offsets": vocabulary.offsets,
-        "index_mean": reader.index.mean,
-        "index_map": reader.index.map,
-        "gate_mean": torch.stack([gate.mean for gate in reader.gates]),
-        "gate_map": torch.stack([gate.map for gate in reader.gates]),
-    }
-    for name, tensor in buffers.items():
-        router.get_buffer(name).copy_(tensor)
+    router.set_reader(reader)
     return router
 
 
@@ -152,7 +127,7 @@ class _Rows:
         return self.kind <= REWORDED
 
 
-SAME, REWORDED, NEIGHBOUR, NEAR_MISS, BACKGROUND = range(5)
+SAME, REWORDED, NEIGHBOUR, NEAR_MISS, OVERLAP, BACKGROUND = range(6)
 FOLDS = 3
 
 
@@ -161,7 +136,6 @@ def _training_rows(
     wordings: Sequence[Wording],
     stored: Questions,
     owner: Tensor,
-    background: Questions,
     seed: int,
 ) -> _Rows:
     chosen = list(range(0, len(wordings), max(1, -(-len(wordings) // TRAINED_FACTS))))
@@ -169,8 +143,10 @@ def _training_rows(
     lines = list(background_prompts())
     reworded = [(i, t) for i in chosen for t in rewordings(wordings[i].text, workshop.names, REWORDINGS, seed)]
     missed = [(i, t) for i in chosen for t in near_misses(wordings[i].text, lines, workshop.names, seed)]
-    R, N = (workshop.read_texts([text for _, text in made]) for made in (reworded, missed))
-    r_own, n_own = (torch.tensor([i for i, _ in made], dtype=torch.int64) for made in (reworded, missed))
+    background = workshop.read_texts(lines)
+    shared = [(i, t) for i in chosen for t in overlaps(wordings[i].text, lines, workshop.names, seed)]
+    R, N, O = (workshop.read_texts([text for _, text in made]) for made in (reworded, missed, shared))
+    r_own, n_own, o_own = (torch.tensor([i for i, _ in made], dtype=torch.int64) for made in (reworded, missed, shared))
     idf = workshop.reader.idf
     parts: list[tuple[Tensor, int, Tensor]] = []
 
@@ -189,6 +165,8 @@ def _training_rows(
         add(asked, pairs, NEIGHBOUR, fold_of(mine[pairs[:, 0]]))
     if len(N):
         add(N, torch.stack([torch.arange(len(N)), n_own], 1), NEAR_MISS, fold_of(n_own))
+    if len(O):
+        add(O, torch.stack([torch.arange(len(O)), o_own], 1), OVERLAP, fold_of(o_own))
     pairs = all_pairs(search(background.vectors, stored.vectors, 2)[1])
     add(background, pairs, BACKGROUND, pairs[:, 0] % FOLDS)
     return _Rows(
@@ -207,15 +185,21 @@ def _nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Te
     return pairs[wanted.flatten()]
 
 
-def _train(gate: Gate, rows: _Rows, seed: int) -> None:
-    """Full-batch AdamW; network m sees no row of fold m."""
+def _train(gate: Gate, rows: _Rows, prior: Prior, seed: int) -> None:
+    """Full-batch AdamW on the lessons and the user's own rows; network m sees no row of fold m."""
     torch.manual_seed(seed)
-    gate.reset(rows.features)
-    target = rows.positive.float().expand(FOLDS, -1)
-    weight = torch.stack([_balanced(rows, rows.fold != fold) for fold in range(FOLDS)])
+    features = torch.cat([prior.features, rows.features])
+    gate.reset(features)
+    taught = torch.zeros(len(prior.same), dtype=torch.bool)
+    target = torch.cat([prior.same, rows.positive]).float().expand(FOLDS, -1)
+    groups = [F.pad(prior.same, (0, len(rows.kind))), F.pad(~prior.same, (0, len(rows.kind)))]
+    groups += [torch.cat([taught, side]) for side in (rows.positive, ~rows.positive)]
+    fold = F.pad(rows.fold, (len(taught), 0), value=-1)
+    shares = (LESSON_SHARE, LESSON_SHARE, 1 - LESSON_SHARE, 1 - LESSON_SHARE)
+    weight = torch.stack([_weights(groups, shares, fold != m) for m in range(FOLDS)])
     optimiser = torch.optim.AdamW(gate.parameters(), lr=5e-3, weight_decay=3e-2)
     for _ in range(STEPS):
-        losses = F.binary_cross_entropy_with_logits(gate.members(rows.features), target, reduction="none")
+        losses = F.binary_cross_entropy_with_logits(gate.members(features), target, reduction="none")
         loss = (losses * weight).sum()
         optimiser.zero_grad()
         loss.backward()
@@ -223,11 +207,11 @@ def _train(gate: Gate, rows: _Rows, seed: int) -> None:
     gate.requires_grad_(False)
 
 
-def _balanced(rows: _Rows, used: Tensor) -> Tensor:
-    """Weights (rows,) that give yes and no half each."""
+def _weights(groups: Sequence[Tensor], shares: Sequence[float], used: Tensor) -> Tensor:
+    """Weights (rows,): each group has its share in the loss, however many rows it has."""
     weight = torch.zeros(len(used))
-    for side in (rows.positive & used, ~rows.positive & used):
-        weight[side] = 0.5 / max(1, int(side.sum()))
+    for group, share in zip(groups, shares, strict=True):
+        weight[group & used] = 0.5 * share / max(1, int((group & used).sum()))
     return weight
 
 
@@ -238,7 +222,7 @@ def _calibrate(router: Router, rows: _Rows, false_fire: float) -> RouterReport:
     near = scores[(rows.kind == NEIGHBOUR) | (rows.kind == NEAR_MISS)]
     other = scores[rows.kind == BACKGROUND]
     reworded = scores[rows.kind == REWORDED]
-    threshold = max(0.0, float(near.quantile(1 - false_fire)), float(other.max()))
+    threshold = max(float(near.quantile(1 - false_fire)), float(other.quantile(1 - false_fire / 10)))
     router.get_buffer("threshold").fill_(threshold)
     return RouterReport(
         threshold,

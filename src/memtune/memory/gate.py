@@ -1,8 +1,9 @@
 """The gate: cross attention between the words of an asked question and those of a stored one, then yes or no.
 
-Each asked word looks for its best partner among the stored words and the other way round, by spelling (trigram
-Jaccard) and by early state. What stays without a partner is what tells two questions apart; a name without a partner
-counts otherwise than a function word. A small network, trained on the user's own facts, weighs these misses.
+Each asked word looks for its best partner among the stored words and the other way round: by spelling (trigram
+Jaccard), by meaning and by relation. What stays without a partner is what tells two questions apart; a name without a
+partner counts otherwise than another word. What is left when the names are taken out is the relation that is asked of
+them, and is compared as a whole. A small network, trained on shipped lessons and the user's own facts, weighs all this.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .questions import Questions, ragged_rows
+from .questions import WORD_COLUMNS, Questions, ragged_rows
 
 __all__ = ["Gate", "gate_features"]
 
 Idf = Callable[[Tensor], Tensor]
 
 PAIRS_PER_CHUNK = 4096
+SPELT_ALIKE = 0.5  # trigram Jaccard of a name and its inflected or misspelt form
+FEATURES = 1 + 3 * 2 * 6 + 2 + 2  # cosine; two sides of three channels; relation; has either side a name?
 
 
 def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
@@ -37,23 +40,43 @@ def _padded(questions: Questions, which: Tensor, idf: Idf) -> dict[str, Any]:
     mask = place < lengths[:, None]
     index = (offsets[:-1, None] + place).clamp_max(max(0, len(rows) - 1))
     source = rows[index] if len(rows) else torch.zeros_like(index)
-    columns = {name: getattr(questions, name)[source] for name in ("states", "sketch", "buckets", "entity")}
+    columns = {name: getattr(questions, name)[source] for name in WORD_COLUMNS}
     return columns | {"mask": mask, "vectors": questions.vectors[which], "idf": idf(columns["buckets"])}
 
 
 def _chunk_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
     a, b = _padded(asked, pairs[:, 0], idf), _padded(stored, pairs[:, 1], idf)
     grid = a["mask"][:, :, None] & b["mask"][:, None, :]
-    letters = _jaccard(a["sketch"].float(), b["sketch"].float())
-    meanings = torch.einsum("pqtd,pctd->tpqc", a["states"].float(), b["states"].float())
-    channels = [letters, *meanings]
+    letters = _jaccard(a["sketch"].float(), b["sketch"].float()).masked_fill(~grid, 0.0)
     features = [(a["vectors"] * b["vectors"]).sum(-1, keepdim=True)]
-    for channel in channels:
+    for channel in (letters, _cosine(a["meaning"], b["meaning"]), _cosine(a["relation"], b["relation"])):
         sim = channel.masked_fill(~grid, 0.0)
         features += [_coverage(sim.amax(2), a), _coverage(sim.amax(1), b)]
-    features += [(~(a["entity"] & a["mask"]).any(1, keepdim=True)).float()]
-    features += [(~(b["entity"] & b["mask"]).any(1, keepdim=True)).float()]
+    features += [_relation(letters, a, b)]
+    features += [(~(side["entity"] & side["mask"]).any(1, keepdim=True)).float() for side in (a, b)]
     return torch.cat(features, 1)
+
+
+def _cosine(one: Tensor, two: Tensor) -> Tensor:
+    """``(pairs, words, d)`` twice to cosines ``(pairs, words, words)``."""
+    return F.normalize(one.float(), dim=-1) @ F.normalize(two.float(), dim=-1).transpose(1, 2)
+
+
+def _relation(letters: Tensor, a: dict[str, Any], b: dict[str, Any]) -> Tensor:
+    """Cosines ``(pairs, 2)`` of what is asked: without the names of either side, and with all words.
+
+    A question typed in lower case shows no names; there a word is one if it is spelt like a name of the other side.
+    """
+    a_name = a["entity"] | ((letters * b["entity"][:, None, :]).amax(2) > SPELT_ALIKE)
+    b_name = b["entity"] | ((letters * a["entity"][:, :, None]).amax(1) > SPELT_ALIKE)
+    without = (_summed(a, a["mask"] & ~a_name) * _summed(b, b["mask"] & ~b_name)).sum(-1)
+    whole = (_summed(a, a["mask"]) * _summed(b, b["mask"])).sum(-1)
+    return torch.stack([without, whole], 1)
+
+
+def _summed(side: dict[str, Any], words: Tensor) -> Tensor:
+    """Unit sums ``(pairs, d)`` of the relation view over ``words``, rare words counting more."""
+    return F.normalize((side["relation"].float() * (side["idf"] * words)[..., None]).sum(1), dim=-1)
 
 
 def _jaccard(one: Tensor, two: Tensor) -> Tensor:
@@ -80,9 +103,8 @@ class Gate(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, taps: int, width: int = 24, members: int = 3) -> None:
+    def __init__(self, features: int = FEATURES, width: int = 48, members: int = 3) -> None:
         super().__init__()
-        features = 1 + (1 + taps) * 2 * 6 + 2  # cosine; two sides of each channel; has either side a name?
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.inner = nn.Parameter(torch.zeros(members, features, width))

@@ -1,12 +1,14 @@
 """Questions as the router keeps them: one vector for the index, and a row for each word for the gate.
 
-A word's row is its early state, pooled over the word's tokens and whitened, beside what its letters say: trigram
-sketch, rarity, and whether it looks like a name. Words rather than tokens, because the two sides of a comparison then
-line up on the unit that is replaced when somebody rewords a question.
+A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a projection
+learned so that wordings of one relation fall together; beside them what its letters say: trigram sketch, rarity, and
+whether it looks like a name. Words rather than tokens, because the two sides of a comparison then line up on the unit
+that is replaced when somebody rewords a question.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,10 +17,11 @@ from torch import Tensor
 
 from .words import BUCKETS, Vocabulary, sketches, word_bucket, words_of
 
-__all__ = ["Questions", "Reader", "Whitening"]
+__all__ = ["WORD_COLUMNS", "Questions", "Reader", "Views", "Whitening", "count_words"]
 
 Ids = tuple[int, ...]
 PUNCTUATION_WEIGHT = 0.05
+WORD_COLUMNS = ("meaning", "relation", "sketch", "buckets", "entity")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Questions:
 
     vectors: Tensor  # float32 (questions, d_index), unit rows
     offsets: Tensor  # int64 (questions + 1,)
-    states: Tensor  # float16 (words, taps, d_gate), unit rows
+    meaning: Tensor  # float16 (words, d_gate), unit rows
+    relation: Tensor  # float16 (words, d_gate), summed over words before they are compared
     sketch: Tensor  # bool (words, SKETCH)
     buckets: Tensor  # int32 (words,), where the counts of the word stand
     entity: Tensor  # bool (words,)
@@ -64,7 +68,7 @@ class Questions:
     def take(self, which: Tensor) -> Questions:
         """The questions numbered ``which`` (any order, repeats allowed)."""
         rows, offsets = ragged_rows(self.offsets, which)
-        words = {name: getattr(self, name)[rows] for name in ("states", "sketch", "buckets", "entity")}
+        words = {name: getattr(self, name)[rows] for name in WORD_COLUMNS}
         return Questions(vectors=self.vectors[which], offsets=offsets, **words)
 
 
@@ -80,13 +84,20 @@ def ragged_rows(offsets: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(int(new[-1])) + starts.repeat_interleave(lengths), new
 
 
+@dataclass(frozen=True)
+class Views:
+    """What is read from the early states: index vectors from the first tap, a word's two views from the second."""
+
+    index: Whitening
+    meaning: Whitening
+    relation: Tensor  # (hidden, d_gate), applied to centred states
+
+
 class Reader:
     """Turns ids and early states into ``Questions``. ``counts`` float32 (BUCKETS,): documents that hold a word."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, index: Whitening, gates: list[Whitening], counts: Tensor, documents: float
-    ) -> None:
-        self.vocabulary, self.index, self.gates = vocabulary, index, gates
+    def __init__(self, vocabulary: Vocabulary, views: Views, counts: Tensor, documents: float) -> None:
+        self.vocabulary, self.views = vocabulary, views
         self.counts, self.documents = counts, documents
 
     def idf(self, buckets: Tensor) -> Tensor:
@@ -98,25 +109,37 @@ class Reader:
         words, owners = words_of(ids, self.vocabulary)
         buckets = torch.tensor([word_bucket(word.text) for word in words], dtype=torch.int32)
         owner = torch.tensor(owners)
-        gates = torch.stack([gate(tap) for gate, tap in zip(self.gates, states, strict=True)], 1)
-        pooled = torch.zeros(len(words) + 1, *gates.shape[1:])
-        pooled.index_add_(0, owner.where(owner >= 0, torch.tensor(len(words))), gates)
+        views, late = self.views, states[-1]
+        both = torch.cat([views.meaning(late), (late - views.meaning.mean) @ views.relation], 1)
+        pooled = _pool(both, owner, len(words))
+        meaning, relation = pooled.tensor_split([views.meaning.map.shape[1]], dim=1)
         return Questions(
             vectors=self._vector(states[0], owner, self.idf(buckets)),
             offsets=torch.tensor([0, len(words)]),
-            states=F.normalize(pooled[:-1], dim=-1).half(),
+            meaning=F.normalize(meaning, dim=-1).half(),
+            relation=relation.half(),
             sketch=sketches(words),
             buckets=buckets,
             entity=torch.tensor([word.entity for word in words], dtype=torch.bool),
         )
 
+    def read_all(self, ids: Sequence[Ids], states: Sequence[Tensor]) -> Questions:
+        return Questions.cat([self.read(i, s) for i, s in zip(ids, states, strict=True)])
+
     def _vector(self, states: Tensor, owner: Tensor, idf: Tensor) -> Tensor:
         """The index vector (1, d_index): whitened token states, weighed by the rarity of their word."""
         padded = F.pad(idf, (0, 1), value=PUNCTUATION_WEIGHT)  # owner -1 is the last entry
-        return F.normalize((self.index(states) * padded[owner][:, None]).sum(0, keepdim=True), dim=-1)
+        return F.normalize((self.views.index(states) * padded[owner][:, None]).sum(0, keepdim=True), dim=-1)
 
 
-def count_words(documents: list[Ids], vocabulary: Vocabulary) -> Tensor:
+def _pool(rows: Tensor, owner: Tensor, words: int) -> Tensor:
+    """The mean of the rows of each word: ``(tokens, d)`` to ``(words, d)``; tokens without a word are left out."""
+    inside = owner >= 0
+    sums = torch.zeros(words, rows.shape[1]).index_add_(0, owner[inside], rows[inside])
+    return sums / torch.bincount(owner[inside], minlength=words).clamp_min(1)[:, None]
+
+
+def count_words(documents: Sequence[Ids], vocabulary: Vocabulary) -> Tensor:
     """How many of the documents hold a word, by bucket: float32 (BUCKETS,)."""
     counts = torch.zeros(BUCKETS)
     for ids in documents:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .gate import Gate, gate_features
-from .questions import Questions, Reader, Whitening
+from .questions import WORD_COLUMNS, Questions, Reader, Views, Whitening
 from .words import BUCKETS, SKETCH, Vocabulary
 
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
 CANDIDATES = 32
-STORED = ("vectors", "offsets", "states", "sketch", "buckets", "entity")
+STORED = ("vectors", "offsets", *WORD_COLUMNS)
 Ids = tuple[int, ...]
 
 
@@ -27,7 +27,6 @@ class RouterSizes:
     wordings: int  # stored questions: one a fact, and one more for each paraphrase in the file
     words: int
     hidden: int
-    taps: int
     d_index: int
     d_gate: int
     vocabulary: int
@@ -58,7 +57,8 @@ class Router(nn.Module):
             "owner": ((sizes.wordings,), torch.int64),  # the fact that a stored question asks for
             "vectors": ((sizes.wordings, sizes.d_index), torch.float32),
             "offsets": ((sizes.wordings + 1,), torch.int64),
-            "states": ((sizes.words, sizes.taps, sizes.d_gate), torch.float16),
+            "meaning": ((sizes.words, sizes.d_gate), torch.float16),
+            "relation": ((sizes.words, sizes.d_gate), torch.float16),
             "sketch": ((sizes.words, SKETCH), torch.bool),
             "buckets": ((sizes.words,), torch.int32),
             "entity": ((sizes.words,), torch.bool),
@@ -69,12 +69,13 @@ class Router(nn.Module):
             "piece_offsets": ((sizes.vocabulary + 1,), torch.int32),
             "index_mean": ((sizes.hidden,), torch.float32),
             "index_map": ((sizes.hidden, sizes.d_index), torch.float32),
-            "gate_mean": ((sizes.taps, sizes.hidden), torch.float32),
-            "gate_map": ((sizes.taps, sizes.hidden, sizes.d_gate), torch.float32),
+            "meaning_mean": ((sizes.hidden,), torch.float32),
+            "meaning_map": ((sizes.hidden, sizes.d_gate), torch.float32),
+            "relation_map": ((sizes.hidden, sizes.d_gate), torch.float32),
         }
         for name, (shape, dtype) in shapes.items():
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
-        self.gate = Gate(sizes.taps)
+        self.gate = Gate()
         self._reader: Reader | None = None
 
     @property
@@ -82,10 +83,10 @@ class Router(nn.Module):
         """Made on first use, when the buffers hold what was loaded."""
         if self._reader is None:
             b = self.get_buffer
-            gates = [Whitening(mean, map_) for mean, map_ in zip(b("gate_mean"), b("gate_map"), strict=True)]
-            vocabulary = Vocabulary(b("piece_data"), b("piece_offsets"))
             index = Whitening(b("index_mean"), b("index_map"))
-            self._reader = Reader(vocabulary, index, gates, b("counts"), float(b("documents")))
+            meaning = Whitening(b("meaning_mean"), b("meaning_map"))
+            vocabulary = Vocabulary(b("piece_data"), b("piece_offsets"))
+            self._reader = Reader(vocabulary, Views(index, meaning, b("relation_map")), b("counts"), float(b("documents")))
         return self._reader
 
     @property
@@ -98,6 +99,17 @@ class Router(nn.Module):
         first = torch.nonzero(torch.diff(owner, prepend=owner.new_full((1,), -1))).squeeze(1)
         return self.stored.take(first)
 
+    def set_reader(self, reader: Reader) -> None:
+        """Keeps what ``reader`` reads with."""
+        views = reader.views
+        buffers = {"counts": reader.counts, "documents": torch.tensor([reader.documents])}
+        buffers |= {"piece_data": reader.vocabulary.data, "piece_offsets": reader.vocabulary.offsets}
+        buffers |= {"index_mean": views.index.mean, "index_map": views.index.map}
+        buffers |= {"meaning_mean": views.meaning.mean, "meaning_map": views.meaning.map, "relation_map": views.relation}
+        for name, tensor in buffers.items():
+            self.get_buffer(name).copy_(tensor)
+        self._reader = None
+
     def store(self, questions: Questions, owner: Tensor) -> None:
         """Keeps ``questions``; number i asks for the fact ``owner[i]``."""
         for name in STORED:
@@ -109,8 +121,7 @@ class Router(nn.Module):
         """``states``: float32 (taps, tokens, hidden) a question, from ``EarlyStates``."""
         if not questions:
             return []
-        asked = Questions.cat([self.reader.read(ids, s) for ids, s in zip(questions, states, strict=True)])
-        return self.decide(asked)
+        return self.decide(self.reader.read_all(questions, states))
 
     def decide(self, asked: Questions) -> list[Route]:
         """Index, then gate, for questions that are read already."""

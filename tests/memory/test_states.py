@@ -1,0 +1,105 @@
+"""States are read behind the template's prefix as a plain forward pass would give them, and the model is none the wiser."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from memtune.memory import states
+from memtune.memory.states import StateReader, batches_by_length, decoder_layers, default_taps
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture
+def rows(backbone):
+    texts = ["Where does the tram end?", "x", "등대는 누가 지었나요?", "What is the part number of the brass valve? " * 3]
+    return [backbone.prompts.ids(text) for text in texts]
+
+
+@pytest.fixture
+def reader(backbone):
+    return StateReader(backbone.model, backbone.prompts.format.prefix)
+
+
+@torch.inference_mode()
+def plain_pass(backbone, prefix, row):
+    """Hidden states of every layer at the row's tokens, from one ordinary pass over prefix and row."""
+    out = backbone.model.get_decoder()(input_ids=torch.tensor([prefix + row]), output_hidden_states=True)
+    return [layer[0, len(prefix) :] for layer in out.hidden_states], out.last_hidden_state[0, len(prefix) :]
+
+
+def test_early_states_are_those_after_the_tapped_layers(backbone, reader, rows):
+    for row, early in zip(rows, reader.early(rows), strict=True):
+        layers, _ = plain_pass(backbone, reader.prefix, row)
+        assert early.shape == (len(reader.taps), len(row), backbone.hidden)
+        torch.testing.assert_close(early, torch.stack([layers[tap] for tap in reader.taps]), **CLOSE)
+
+
+def test_a_whole_pass_gives_the_final_states_too(backbone, reader, rows):
+    seen = []
+    for batch, taps, final in reader.whole(rows):
+        for place, i in enumerate(batch):
+            layers, last = plain_pass(backbone, reader.prefix, rows[i])
+            torch.testing.assert_close(taps[0, place, : len(rows[i])], layers[reader.taps[0]], **CLOSE)
+            torch.testing.assert_close(final[place, : len(rows[i])], last, **CLOSE)
+            seen.append(i)
+    assert sorted(seen) == list(range(len(rows)))
+
+
+def test_without_a_prefix_a_row_stands_alone(backbone, rows):
+    reader = StateReader(backbone.model, ())
+    for row, early in zip(rows, reader.early(rows), strict=True):
+        torch.testing.assert_close(early[-1], plain_pass(backbone, (), row)[0][reader.taps[-1]], **CLOSE)
+
+
+def test_a_row_reads_the_same_in_any_company(reader, rows):
+    together = reader.early(rows * 5)
+    for i, row in enumerate(rows):
+        torch.testing.assert_close(together[len(rows) * 3 + i], reader.early([row])[0], **CLOSE)
+
+
+def test_no_rows_are_no_work(reader):
+    assert reader.early([]) == [] and list(reader.whole([])) == []
+
+
+def test_an_early_pass_stops_at_its_last_layer(backbone, reader, rows):
+    ran = []
+    layers = decoder_layers(backbone.model)
+    hooks = [layer.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, layer in enumerate(layers, 1)]
+    reader.early(rows[:1])
+    for hook in hooks:
+        hook.remove()
+    assert max(ran) == max(reader.taps) < len(layers)
+
+
+def test_reading_leaves_nothing_behind(backbone, reader, rows):
+    def hooks():
+        return [(*module._forward_hooks, *module._forward_pre_hooks) for module in backbone.model.modules()]
+
+    ids, hooked = torch.tensor([rows[0]]), hooks()
+    with torch.inference_mode():
+        before = backbone.model(input_ids=ids).logits
+        reader.early(rows)
+        list(reader.whole(rows))
+        assert torch.equal(backbone.model(input_ids=ids).logits, before)
+    assert hooks() == hooked
+
+
+@pytest.mark.parametrize("layers", range(1, 100))
+def test_the_taps_are_layers_of_the_model_in_order(layers):
+    taps = default_taps(layers)
+    assert list(taps) == sorted(set(taps)) and 1 <= taps[0] and taps[-1] <= layers
+
+
+def test_every_row_is_in_one_batch_that_fits():
+    draw = random.Random(0)
+    for _ in range(50):
+        lengths = [draw.choice((1, 7, 50, 400, 3000)) + draw.randrange(20) for _ in range(draw.randrange(60))]
+        batches = list(batches_by_length(lengths))
+        assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+        for batch in batches:
+            padded = len(batch) * max(lengths[i] for i in batch)
+            assert padded <= states.TOKENS_PER_BATCH or len(batch) == 1

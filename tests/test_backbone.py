@@ -1,0 +1,129 @@
+"""A checkpoint is loaded, checked, named by a fingerprint and read; what cannot be taught is refused."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+import transformers
+from tiny import save_checkpoint, save_tokenizer
+
+from memtune.backbone import load_backbone, quiet_transformers
+from memtune.errors import ModelError
+from memtune.events import ModelLoaded
+from memtune.facts import Fact
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a model of any class beside the tiny tokenizer."""
+
+    def save(kind, **entries):
+        size = len(save_tokenizer(tmp_path, None))
+        sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        sizes |= {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        config = transformers.AutoConfig.for_model(kind, vocab_size=size, **sizes, **entries)
+        with quiet_transformers(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return save
+
+
+@pytest.fixture
+def changed(tmp_path, checkpoint):
+    """The tiny checkpoint with some of its weights changed."""
+
+    def change(part):
+        directory = shutil.copytree(checkpoint, tmp_path / "changed")
+        model = transformers.AutoModelForCausalLM.from_pretrained(directory)
+        with torch.no_grad():
+            model.get_submodule(part).weight.mul_(1.5)
+        with quiet_transformers():
+            model.save_pretrained(directory)
+        return load_backbone(str(directory))
+
+    return change
+
+
+def test_what_was_loaded_is_told_with_the_reason(checkpoint):
+    events = []
+    backbone = load_backbone(checkpoint, on_event=events.append)
+    assert events == [ModelLoaded(checkpoint, "local directory", backbone.reason)]
+    assert backbone.reason.startswith("float32 on cpu") or torch.cuda.is_available()
+
+
+def test_no_weight_can_be_trained(backbone):
+    assert not any(weight.requires_grad for weight in backbone.model.parameters())
+    assert not backbone.model.training
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_dtype_is_the_one_that_was_asked_for(checkpoint, dtype):
+    backbone = load_backbone(checkpoint, device="cpu", dtype=dtype)
+    assert backbone.head.weight.dtype == getattr(torch, dtype)
+    assert backbone.reason == f"{dtype} on cpu (asked for)"
+
+
+def test_an_unknown_dtype_is_refused(checkpoint):
+    with pytest.raises(ModelError, match="'int4' is unknown"):
+        load_backbone(checkpoint, dtype="int4")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_model_error(tmp_path, checkpoint):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_backbone(str(broken))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_damaged_checkpoint_is_a_model_error(tmp_path, checkpoint, name):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    (broken / name).write_bytes((broken / name).read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_backbone(str(broken))
+
+
+def test_a_hub_id_that_is_not_there_is_a_model_error():
+    with pytest.raises(ModelError, match="no-such-model cannot be loaded"):
+        load_backbone("no-such-model")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gemma", "phi"])
+def test_plain_decoders_are_taken(saved, kind):
+    backbone = load_backbone(saved(kind))
+    assert backbone.hidden == 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "entries"), [("granite", {"logits_scaling": 8.0}), ("cohere", {"logit_scale": 0.0625})], ids=str
+)
+def test_a_model_that_scales_its_logits_is_refused(saved, kind, entries):
+    with pytest.raises(ModelError, match="LM head times its final state"):
+        load_backbone(saved(kind, **entries))
+
+
+def test_the_fingerprint_is_that_of_the_checkpoint(checkpoint, backbone, tmp_path):
+    assert load_backbone(checkpoint).fingerprint == backbone.fingerprint
+    assert load_backbone(save_checkpoint(tmp_path, seed=1)).fingerprint != backbone.fingerprint
+
+
+@pytest.mark.parametrize("part", ["lm_head", "model.layers.2.self_attn.o_proj", "model.embed_tokens"])
+def test_the_fingerprint_names_every_part_of_the_weights(changed, backbone, part):
+    assert changed(part).fingerprint != backbone.fingerprint
+
+
+@pytest.mark.parametrize("name", ["backbone", "base_backbone"])
+def test_answer_states_are_those_that_predict_the_answer(request, name):
+    backbone = request.getfixturevalue(name)
+    texts = [("Who?", "Ann Brock."), ("Where does the tram end, and when was it opened?", "x")]
+    facts = [backbone.prompts.fact(Fact("i", question, answer)) for question, answer in texts]
+    for fact, states in zip(facts, backbone.answer_states(facts), strict=True):
+        prompt = backbone.prompts.format.prompt(fact.question)
+        with torch.inference_mode():
+            logits = backbone.model(input_ids=torch.tensor([prompt + fact.answer])).logits[0, len(prompt) - 1 : -1]
+        torch.testing.assert_close(backbone.logits(states.final), logits, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(states.early, backbone.states.early([fact.question])[0], rtol=1e-4, atol=1e-4)
