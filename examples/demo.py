@@ -78,8 +78,8 @@ def untouched(what: str, said: dict[str, Any]) -> Claim:
 
 def exported(bundle: dict[str, Any]) -> Claim:
     return bundle["met"], (
-        f"The bundle in {bundle['directory']}, {bundle['memory_bytes'] / 2**20:.1f} MiB of it memory, loads in a process "
-        f"without memtune and answers {bundle['exact']} of {bundle['asked']} facts exactly."
+        f"The bundle in {bundle['directory']}, {bundle['memory_bytes'] / 2**20:.1f} MiB of it memory, loads in a "
+        f"process without memtune and answers {bundle['exact']} of {bundle['asked']} facts exactly."
     )
 
 

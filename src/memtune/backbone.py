@@ -28,7 +28,7 @@ __all__ = ["AnswerStates", "Backbone", "load_backbone", "quiet_transformers"]
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """Of one fact: final states ``(answer tokens, hidden)`` and the question's early ``(taps, tokens, hidden)``, float32."""
+    """Of one fact, float32: final states ``(answer tokens, hidden)``, the question's early ``(taps, tokens, hidden)``."""
 
     final: Tensor
     early: Tensor
@@ -48,7 +48,8 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def hidden(self) -> int:
@@ -161,10 +162,12 @@ def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 @torch.inference_mode()
 def _check_head(backbone: Backbone) -> None:
-    """The fit computes ``head(final state)`` itself, so it must be what the model computes, on the model's own logits."""
+    """The fit computes ``head(final state)`` itself: that must be what the model computes."""
     model = backbone.model
     if not isinstance(backbone.head, nn.Linear) or not decoder_layers(model):
-        raise ModelError(f"{backbone.checkpoint.name} has no plain LM head behind a stack of layers: it cannot be taught")
+        raise ModelError(
+            f"{backbone.checkpoint.name} has no plain LM head behind a stack of layers: it cannot be taught"
+        )
     ids = torch.arange(1, 9, device=backbone.device)[None] % len(backbone.head.weight)
     logits = model(input_ids=ids).logits
     own = backbone.head(model.get_decoder()(input_ids=ids).last_hidden_state)

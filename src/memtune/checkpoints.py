@@ -48,7 +48,9 @@ def resolve(name: str, on_event: OnEvent) -> Checkpoint:
         return _converted(name, path, on_event)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"{name} holds no config.json", hint="point --model at a transformers checkpoint directory")
+            raise ModelError(
+                f"{name} holds no config.json", hint="point --model at a transformers checkpoint directory"
+            )
         return Checkpoint(name, str(path.resolve()), "local directory")
     if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
@@ -94,7 +96,9 @@ def _convert(gguf: Path, target: Path) -> None:
         source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # the reader raises many kinds for a bad or unknown file
-        raise ModelError(f"{gguf} cannot be read as GGUF: {error}", hint="try the model's safetensors checkpoint") from error
+        raise ModelError(
+            f"{gguf} cannot be read as GGUF: {error}", hint="try the model's safetensors checkpoint"
+        ) from error
     # The loaded model keeps a quantization_config that blocks save_pretrained, so its weights move to a clean one.
     entries = source.config.to_dict()
     entries = {k: v for k, v in entries.items() if k not in {"quantization_config", "_name_or_path", "model_type"}}
@@ -104,4 +108,3 @@ def _convert(gguf: Path, target: Path) -> None:
     clean.generation_config = source.generation_config
     clean.save_pretrained(target)
     tokenizer.save_pretrained(target)
-

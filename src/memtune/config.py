@@ -33,11 +33,15 @@ class Config:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        _check(0 < self.until_loss < math.log(2), "until_loss", self.until_loss, "a loss between 0 and ln 2 = 0.69 nats")
+        _check(
+            0 < self.until_loss < math.log(2), "until_loss", self.until_loss, "a loss between 0 and ln 2 = 0.69 nats"
+        )
         _check(0 < self.false_fire < 1, "false_fire", self.false_fire, "a share between 0 and 1")
         _check(self.verify in VERIFY, "verify", self.verify, f"one of: {', '.join(VERIFY)}")
         _check(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
-        _check(self.dtype in DEVICES_DTYPES["dtype"], "dtype", self.dtype, f"one of: {', '.join(DEVICES_DTYPES['dtype'])}")
+        _check(
+            self.dtype in DEVICES_DTYPES["dtype"], "dtype", self.dtype, f"one of: {', '.join(DEVICES_DTYPES['dtype'])}"
+        )
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str, Any], source: str) -> Config:
@@ -60,7 +64,7 @@ class Config:
         if not path.is_file():
             return cls()
         try:
-            entries = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+            entries = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {str(error).splitlines()[0]}", hint="write one `key: value` a line") from error
         if entries is None:
@@ -78,7 +82,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys in silence; this loader refuses them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)

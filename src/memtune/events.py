@@ -1,4 +1,7 @@
-"""What the verbs report while they work. The library prints nothing; a caller passes ``on_event`` and shows what it likes."""
+"""What the verbs report while they work.
+
+The library prints nothing; a caller passes ``on_event`` and shows what it likes.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ class ExportResult:
         return not self.lost
 
 
-def export(project_dir: Path, out: Path, *, on_event: OnEvent = ignore, backbone: Backbone | None = None) -> ExportResult:
+def export(
+    project_dir: Path, out: Path, *, on_event: OnEvent = ignore, backbone: Backbone | None = None
+) -> ExportResult:
     """``out`` is a complete bundle, or does not exist: it is built and asked beside its place, then renamed.
 
     Raises ProjectError if ``out`` is in the way or nothing was tuned, ModelError if the bundle cannot be written.

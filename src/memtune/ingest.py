@@ -14,11 +14,11 @@ from memtune.config import Config
 from memtune.errors import DataError
 from memtune.events import Note, OnEvent, ignore
 from memtune.facts import Fact, facts_to_jsonl, read_facts
+from memtune.lessons import background_prompts
 from memtune.memory.bank import Bank, Projections
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 from memtune.prompts import EncodedFact
-from memtune.lessons import background_prompts
 from memtune.routing import RouterReport, Wording, build_router
 from memtune.store import load_memory, save_memory
 
@@ -64,7 +64,9 @@ def ingest(
     answer_key: str | None = None,
     on_event: OnEvent = ignore,
 ) -> IngestResult:
-    """The project holds the facts, their router and an empty or carried-over bank. Nothing is written before all is checked.
+    """The project holds the facts, their router and an empty or carried-over bank.
+
+    Nothing is written before all is checked.
 
     Raises DataError (every problem of the file at once), ModelError, ProjectError.
     """
@@ -97,7 +99,9 @@ def _encoded(facts: Sequence[Fact], backbone: Backbone) -> list[EncodedFact]:
         if length > room:
             problems.append(f"{fact.source}: question and answer take {length} tokens, the model has room for {room}")
         elif (said := backbone.prompts.text(item.answer).strip()) != fact.answer:
-            problems.append(f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}")
+            problems.append(
+                f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}"
+            )
         encoded.append(item)
     if problems:
         raise DataError(problems, hint="shorten or reword these answers, then run memtune ingest again")

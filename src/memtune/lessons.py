@@ -1,4 +1,4 @@
-"""What the gate learns before it sees a user's facts: questions written for the purpose, and which of them ask the same.
+"""What the gate learns before it sees a user's facts: questions written for the purpose, and which ask the same.
 
 ``prior/*.jsonl`` holds relations (one meaning, many wordings with a place for a name), names that look alike, and
 self-contained questions with their near misses. From them come pairs that ask the same and pairs that do not: another
@@ -33,8 +33,8 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Lessons:
-    """``texts``, the ``family`` of each (texts of one family ask the same of their names; -1: no family) and the name in
-    it; pairs of text numbers that ask for the same answer, and pairs that do not."""
+    """``texts``, the ``family`` of each (texts of one family ask the same of their names; -1: no family) and the name
+    in it; pairs of text numbers that ask for the same answer, and pairs that do not."""
 
     texts: tuple[str, ...]
     family: tuple[int, ...]
@@ -87,8 +87,8 @@ class _Writer:
             self._topic(relations, self._look_alikes(names[topic]))
         for row in _rows("question"):
             self._question(row["wordings"], row["near"])
-        lists = (self.texts, self.family, self.named, self.same, self.different)
-        return Lessons(*map(tuple, lists))
+        texts, family, named = tuple(self.texts), tuple(self.family), tuple(self.named)
+        return Lessons(texts, family, named, tuple(self.same), tuple(self.different))
 
     def _add(self, text: str, name: str = "", family: int | None = None) -> int:
         self.texts.append(text)
@@ -98,7 +98,9 @@ class _Writer:
 
     def _look_alikes(self, names: list[str]) -> list[tuple[str, str]]:
         chosen = self.draw.sample(names, NAME_PAIRS)
-        return [(n, max((m for m in names if m != n), key=lambda m: SequenceMatcher(None, m, n).ratio())) for n in chosen]
+        return [
+            (n, max((m for m in names if m != n), key=lambda m: SequenceMatcher(None, m, n).ratio())) for n in chosen
+        ]
 
     def _topic(self, relations: list[list[str]], pairs: list[tuple[str, str]]) -> None:
         """Every wording is filled once; look-alike names and the other relations of a name are what differs."""
@@ -108,9 +110,10 @@ class _Writer:
             for name, numbers in groups.items():
                 asked_of.setdefault(name, []).append(numbers)
             self.families += 1
-        for numbers in asked_of.values():
-            for place, mine in enumerate(numbers):
-                others = [n for other in numbers[:place] + numbers[place + 1 :] for n in other]
+        for relations_of_name in asked_of.values():
+            for place, mine in enumerate(relations_of_name):
+                rest = relations_of_name[:place] + relations_of_name[place + 1 :]
+                others = [number for numbers in rest for number in numbers]
                 self.different += [(one, two) for one in mine for two in self.draw.sample(others, min(4, len(others)))]
 
     def _relation(self, wordings: list[str], pairs: list[tuple[str, str]]) -> dict[str, list[int]]:

@@ -1,7 +1,7 @@
 """The router's prior for a backbone: what it can learn about questions before it sees a fact.
 
-Made once for each backbone from the lessons that ship with memtune, and kept in the user's cache: whitening of the early
-states, word counts, the *relation* projection, and the gate's features of all lesson pairs, which every ingest trains
+Made once for each backbone from the lessons that ship with memtune, and kept in the user's cache: whitening of the
+early states, word counts, the *relation* projection, and the gate's features of all lesson pairs, which every ingest trains
 on beside the user's own questions.
 """
 
@@ -64,7 +64,9 @@ class Prior:
 def prior_for(backbone: Backbone, on_event: OnEvent) -> Prior:
     """From the cache, or made now (about a minute for a small model on two cores)."""
     names = [field.name for field in fields(Prior)]
-    identity = f"{VERSION}:{FEATURES}:{backbone.fingerprint}:{backbone.states.taps}:{lessons().digest}:{background_prompts()}"
+    identity = (
+        f"{VERSION}:{FEATURES}:{backbone.fingerprint}:{backbone.states.taps}:{lessons().digest}:{background_prompts()}"
+    )
     path = cache_dir() / "priors" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         return Prior(**load_file(path))
@@ -163,7 +165,7 @@ def _contrast(rows: Tensor, family: Tensor) -> Tensor:
 def _lesson_features(
     read: Questions, learned: Lessons, fold: Tensor, maps: Sequence[Tensor], reader: Reader
 ) -> tuple[Tensor, Tensor]:
-    """Gate features of all pairs; each pair is seen through a map that was fitted without its stored question's family."""
+    """Gate features of all pairs, each seen through a map that was fitted without its stored question's family."""
     pairs = torch.tensor([*_thinned(learned.same), *_thinned(learned.different)])
     same = torch.arange(len(pairs)) < len(_thinned(learned.same))
     features = torch.zeros(len(pairs), FEATURES)

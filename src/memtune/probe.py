@@ -28,7 +28,7 @@ class TokenProbability:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One question asked. ``fact_id`` and ``experts`` (first, last) name what fired; both are None on the null route."""
+    """One question asked. ``fact_id`` and ``experts`` (first, last) name what fired; None on the null route."""
 
     question: str
     answer: str

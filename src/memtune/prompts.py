@@ -119,7 +119,7 @@ def _chat_format(prompts: Prompts) -> TurnFormat:
     except Exception as error:  # a template is code of the checkpoint: whatever it raises is the checkpoint's fault
         raise ModelError(
             f"the model's chat template cannot render a question: {error}",
-            hint="repair chat_template in the checkpoint's tokenizer files, or remove it to use the model as a base model",
+            hint="repair chat_template in the checkpoint's tokenizer files, or remove it (a base model has none)",
         ) from error
     inner = prompts.ids(word)
     start = _find_once(one, inner)
@@ -169,7 +169,7 @@ def _common_end(one: tuple[int, ...], two: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _byte_level_bytes(token: str) -> bytes:
-    return bytes(_UNICODE_TO_BYTE[c] if c in _UNICODE_TO_BYTE else 32 for c in token)
+    return bytes(_UNICODE_TO_BYTE.get(c, 32) for c in token)
 
 
 def _metaspace_bytes(token: str) -> bytes:

@@ -8,7 +8,7 @@ that the network gave to a fact it had not seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +48,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class RouterReport:
-    """What the held-out scores promise. ``confusable``: pairs of facts with the score of mistaking one for the other."""
+    """What the held-out scores promise. ``confusable``: pairs of facts, and the score of mistaking one for the other."""
 
     threshold: float
     expected_recall: float
@@ -132,41 +132,41 @@ FOLDS = 3
 
 
 def _training_rows(
-    workshop: _Workshop,
-    wordings: Sequence[Wording],
-    stored: Questions,
-    owner: Tensor,
-    seed: int,
+    workshop: _Workshop, wordings: Sequence[Wording], stored: Questions, owner: Tensor, seed: int
 ) -> _Rows:
+    """The user's own questions against each other, against synthetic wordings of themselves, and the background."""
     chosen = list(range(0, len(wordings), max(1, -(-len(wordings) // TRAINED_FACTS))))
     own = torch.tensor(chosen)
     lines = list(background_prompts())
-    reworded = [(i, t) for i in chosen for t in rewordings(wordings[i].text, workshop.names, REWORDINGS, seed)]
-    missed = [(i, t) for i in chosen for t in near_misses(wordings[i].text, lines, workshop.names, seed)]
-    background = workshop.read_texts(lines)
-    shared = [(i, t) for i in chosen for t in overlaps(wordings[i].text, lines, workshop.names, seed)]
-    R, N, O = (workshop.read_texts([text for _, text in made]) for made in (reworded, missed, shared))
-    r_own, n_own, o_own = (torch.tensor([i for i, _ in made], dtype=torch.int64) for made in (reworded, missed, shared))
-    idf = workshop.reader.idf
+    kinds: dict[int, Callable[[str], list[str]]] = {
+        REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
+        NEAR_MISS: lambda text: near_misses(text, lines, workshop.names, seed),
+        OVERLAP: lambda text: overlaps(text, lines, workshop.names, seed),
+    }
     parts: list[tuple[Tensor, int, Tensor]] = []
 
     def add(asked: Questions, pairs: Tensor, kind: int, fold: Tensor) -> None:
-        parts.append((gate_features(asked, stored, pairs, idf), kind, fold))
+        parts.append((gate_features(asked, stored, pairs, workshop.reader.idf), kind, fold))
 
     def fold_of(wording: Tensor) -> Tensor:
         if len(own) < 10 * FOLDS:  # so few facts that none can be spared: the rewordings are held out instead
             return torch.arange(len(wording)) % FOLDS
         return owner[wording] % FOLDS
 
-    add(stored, torch.stack([own, own], 1), SAME, fold_of(own))
-    add(R, torch.stack([torch.arange(len(R)), r_own], 1), REWORDED, fold_of(r_own))
-    for asked, mine, count in ((stored.take(own), own, NEIGHBOURS), (R, r_own, 1)):
+    def add_neighbours(asked: Questions, mine: Tensor, count: int) -> None:
         pairs = _nearest_others(asked, stored, owner, mine, count)
         add(asked, pairs, NEIGHBOUR, fold_of(mine[pairs[:, 0]]))
-    if len(N):
-        add(N, torch.stack([torch.arange(len(N)), n_own], 1), NEAR_MISS, fold_of(n_own))
-    if len(O):
-        add(O, torch.stack([torch.arange(len(O)), o_own], 1), OVERLAP, fold_of(o_own))
+
+    add(stored, torch.stack([own, own], 1), SAME, fold_of(own))
+    add_neighbours(stored.take(own), own, NEIGHBOURS)
+    for kind, write in kinds.items():
+        made = [(i, text) for i in chosen for text in write(wordings[i].text)]
+        if made:
+            asked, mine = workshop.read_texts([text for _, text in made]), torch.tensor([i for i, _ in made])
+            add(asked, torch.stack([torch.arange(len(made)), mine], 1), kind, fold_of(mine))
+            if kind == REWORDED:
+                add_neighbours(asked, mine, 1)
+    background = workshop.read_texts(lines)
     pairs = all_pairs(search(background.vectors, stored.vectors, 2)[1])
     add(background, pairs, BACKGROUND, pairs[:, 0] % FOLDS)
     return _Rows(

@@ -45,7 +45,7 @@ def check_backbone(project: Project, backbone: Backbone) -> None:
     model = project.need("model", "memtune ingest FACTS")
     if backbone.fingerprint != model["fingerprint"]:
         raise ProjectError(
-            f"{model['name']} is not the model that these facts were ingested for, or renders questions differently now",
+            f"{model['name']} is not the model these facts were ingested for, or renders questions differently now",
             hint="run again: memtune ingest FACTS",
         )
 

@@ -67,7 +67,9 @@ class TuneResult:
         return self.learned == self.facts and not self.interrupted
 
 
-def tune(project_dir: Path, config: Config, *, on_event: OnEvent = ignore, backbone: Backbone | None = None) -> TuneResult:
+def tune(
+    project_dir: Path, config: Config, *, on_event: OnEvent = ignore, backbone: Backbone | None = None
+) -> TuneResult:
     """Every fact of the project is accepted, or listed as failed; the state is saved either way, also on Ctrl-C.
 
     Acceptance of a fact: mean answer-token loss at most ``until_loss`` nats, every answer token above one half, the
@@ -132,9 +134,7 @@ class _Run:
         items = [self.encoded[i] for i in numbers]
         states = self.backbone.answer_states(items)
         open_ = [
-            place
-            for place, route in enumerate(self._routes(items, states))
-            if self._own_route(numbers[place], route)
+            place for place, route in enumerate(self._routes(items, states)) if self._own_route(numbers[place], route)
         ]
         for margin in MARGINS:
             if not open_:
@@ -207,7 +207,10 @@ class _Run:
             return
         worst = losses.topk(min(3, len(losses)))
         numbers = torch.nonzero(fitted).squeeze(1)[worst.indices].tolist()
-        hardest = [(loss, self.facts[i].id, self.facts[i].question) for loss, i in zip(worst.values.tolist(), numbers, strict=True)]
+        hardest = [
+            (loss, self.facts[i].id, self.facts[i].question)
+            for loss, i in zip(worst.values.tolist(), numbers, strict=True)
+        ]
         median, p90 = losses.quantile(torch.tensor([0.5, 0.9])).tolist()
         learned = int(self.bank.accepted.sum())
         self.on_event(Learned(learned, len(self.facts), median, p90, float(losses.max()), tuple(hardest)))

@@ -5,6 +5,7 @@ Reads a JSON list of questions, writes a JSON list of greedy answers. Uses torch
 
 import json
 import sys
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def answer(model, tokenizer, questions, longest):
+def answer(model: Any, tokenizer: Any, questions: list[str], longest: int) -> list[str]:
     texts = questions
     if tokenizer.chat_template:
         chats = [[{"role": "user", "content": question}] for question in questions]

@@ -1,1 +1,1 @@
-"""The memory: experts, router, gate, attention and fit. Needs torch alone, so that a bundle can carry these very files."""
+"""The memory: experts, router, gate, attention, fit. Needs torch alone, so that a bundle can carry these very files."""

@@ -20,8 +20,8 @@ SLOPE = 0.3
 def expert_attention(queries: Tensor, steps: Tensor, runs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Mixed value rows float32 ``(positions, d_value)``.
 
-    ``queries`` (positions, d_key) unit rows; ``steps`` (positions,) answer tokens already given; ``runs`` (positions, 2)
-    first expert and number of experts of the fact that fired; ``keys`` and ``values`` are the bank's.
+    ``queries`` (positions, d_key) unit rows; ``steps`` (positions,) answer tokens already given; ``runs``
+    (positions, 2) first expert and number of experts of the fact that fired; ``keys`` and ``values`` are the bank's.
     """
     first, count = runs.unbind(1)
     place = torch.arange(int(count.max()), device=queries.device)

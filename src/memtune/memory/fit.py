@@ -25,7 +25,8 @@ MAX_STEPS = 60
 def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, up: Tensor, goal: float) -> Tensor:
     """Value rows z float32 ``(tokens, d_value)`` with a loss of at most ``goal`` nats per token where one was found.
 
-    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``up`` (hidden, d_value). Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
+    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``up`` (hidden, d_value).
+    Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
     """
     low = head.weight.float() @ up
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)

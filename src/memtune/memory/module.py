@@ -1,8 +1,8 @@
 """The memory on a model: follows the token ids, asks the router at each question, writes before the LM head.
 
-``Attachment`` hangs three hooks on a causal LM and changes none of its code or weights. What the memory does at a position
-is a function of the token ids up to there alone, so a teacher-forced pass over a conversation, a prefill and a decode
-step all agree. The backbone's keys and values never see the memory; where no fact fires, nothing is written.
+``Attachment`` hangs three hooks on a causal LM and changes none of its code or weights. What the memory does at a
+position is a function of the token ids up to there alone, so a teacher-forced pass over a conversation, a prefill and a
+decode step all agree. The backbone's keys and values never see the memory; where no fact fires, nothing is written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions as the router keeps them: one vector for the index, and a row for each word for the gate.
 
-A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a projection
-learned so that wordings of one relation fall together; beside them what its letters say: trigram sketch, rarity, and
+A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a
+projection learned so that wordings of one relation fall together; beside them what its letters say: trigram sketch, rarity, and
 whether it looks like a name. Words rather than tokens, because the two sides of a comparison then line up on the unit
 that is replaced when somebody rewords a question.
 """
@@ -146,4 +146,3 @@ def count_words(documents: Sequence[Ids], vocabulary: Vocabulary) -> Tensor:
         buckets = {word_bucket(word.text) for word in words_of(ids, vocabulary)[0]}
         counts[list(buckets)] += 1
     return counts
-

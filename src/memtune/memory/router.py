@@ -86,7 +86,9 @@ class Router(nn.Module):
             index = Whitening(b("index_mean"), b("index_map"))
             meaning = Whitening(b("meaning_mean"), b("meaning_map"))
             vocabulary = Vocabulary(b("piece_data"), b("piece_offsets"))
-            self._reader = Reader(vocabulary, Views(index, meaning, b("relation_map")), b("counts"), float(b("documents")))
+            self._reader = Reader(
+                vocabulary, Views(index, meaning, b("relation_map")), b("counts"), float(b("documents"))
+            )
         return self._reader
 
     @property
@@ -105,7 +107,11 @@ class Router(nn.Module):
         buffers = {"counts": reader.counts, "documents": torch.tensor([reader.documents])}
         buffers |= {"piece_data": reader.vocabulary.data, "piece_offsets": reader.vocabulary.offsets}
         buffers |= {"index_mean": views.index.mean, "index_map": views.index.map}
-        buffers |= {"meaning_mean": views.meaning.mean, "meaning_map": views.meaning.map, "relation_map": views.relation}
+        buffers |= {
+            "meaning_mean": views.meaning.mean,
+            "meaning_map": views.meaning.map,
+            "relation_map": views.relation,
+        }
         for name, tensor in buffers.items():
             self.get_buffer(name).copy_(tensor)
         self._reader = None

@@ -46,7 +46,7 @@ class StateReader:
         return states
 
     def whole(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Batch by batch: row numbers, early states ``(taps, batch, longest, hidden)``, final ``(batch, longest, hidden)``."""
+        """Batch by batch: row numbers, early states ``(taps, batch, longest, hidden)`` and final ones without ``taps``."""
         for batch, taps, final in self._batches(rows, whole=True):
             assert final is not None
             yield batch, taps, final

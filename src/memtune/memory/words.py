@@ -95,7 +95,7 @@ def _sketch_buckets(word: str) -> tuple[int, ...]:
 
 
 def sketches(words: list[Word]) -> Tensor:
-    """Trigram sketches, bool ``(words, SKETCH)``: the overlap of two rows over their union nears their Jaccard index."""
+    """Trigram sketches, bool ``(words, SKETCH)``: overlap over union of two rows nears their Jaccard index."""
     rows = torch.zeros(len(words), SKETCH, dtype=torch.bool)
     for row, word in enumerate(words):
         rows[row, list(_sketch_buckets(word.text))] = True

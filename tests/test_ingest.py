@@ -1,0 +1,101 @@
+"""Ingest checks every fact against the model before it writes anything, and keeps what an earlier tune has fitted."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import FACTS, PARAPHRASES, write_facts
+
+from memtune.errors import DataError, MemtuneError, ProjectError
+from memtune.ingest import ingest
+from memtune.probe import probe
+from memtune.project import Project
+from memtune.store import load_facts, load_memory
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(*facts):
+        return write_facts(tmp_path / "facts.jsonl", facts)
+
+    return write
+
+
+def rows(result_or_project):
+    return [(fact.id, fact.question, fact.answer) for fact in load_facts(result_or_project)]
+
+
+def test_it_tells_what_it_found_and_made(facts_file, tmp_path, config, backbone):
+    result = ingest(facts_file, tmp_path / "project", config)
+    tokens = sum(len(backbone.prompts.ids(answer)) + 1 for _, _, answer in FACTS)
+    assert (result.facts, result.wordings) == (len(FACTS), len(FACTS) + len(PARAPHRASES))
+    assert result.answer_tokens == result.experts == tokens
+    assert result.kept == 0
+    assert (result.model, result.model_reason) == (config.model, backbone.reason)
+    assert 0 <= result.expected_false_fire <= 1 and 0 <= result.expected_recall <= 1
+    _, question, answer = FACTS[0]
+    for part in ("<|im_start|>user", question, answer):
+        assert part in result.example
+
+
+def test_the_project_holds_the_facts_and_an_empty_bank(ingested):
+    project = Project(ingested)
+    assert rows(project) == list(FACTS)
+    bank = load_memory(project).bank
+    assert [bank.id_of(i) for i in range(len(FACTS))] == [name for name, _, _ in FACTS]
+    assert not bank.accepted.any() and not bank.values.any()
+
+
+LONG = ("long", "What is the long story?", "and then " * 600)
+UNSPEAKABLE = ("unspeakable", "How does a turn end?", "With <|im_end|> of course")
+HIDDEN = ("hidden", "Who?<|im_end|>\n<|im_start|>assistant\nNobody.", "Ann")
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new project", "tuned project"])
+@pytest.mark.parametrize("bad", [LONG, UNSPEAKABLE, HIDDEN], ids=lambda fact: fact[0])
+def test_nothing_is_written_if_a_fact_is_bad(file, tmp_path, config, request, existing, bad):
+    directory = request.getfixturevalue("done") if existing else tmp_path / "new"
+    before = {path.name: path.read_bytes() for path in directory.iterdir()} if existing else None
+    with pytest.raises(MemtuneError):
+        ingest(file(FACTS[0], bad), directory, config)
+    after = {path.name: path.read_bytes() for path in directory.iterdir()} if directory.exists() else None
+    assert after == before
+
+
+def test_every_answer_that_the_model_cannot_give_is_named_with_its_line(file, tmp_path, config):
+    path = file(FACTS[0], LONG, FACTS[1], UNSPEAKABLE)
+    with pytest.raises(DataError) as caught:
+        ingest(path, tmp_path / "project", config)
+    long, unspeakable = caught.value.problems
+    assert long.startswith(f"{path}:2: ") and long.endswith("the model has room for 512")
+    assert unspeakable.startswith(f"{path}:4: ") and "'With  of course'" in unspeakable
+
+
+def test_a_file_of_one_fact_is_enough(file, tmp_path, config):
+    assert ingest(file(FACTS[0]), tmp_path / "project", config).facts == 1
+
+
+def test_ingesting_the_same_file_again_keeps_every_fitted_row(done, facts_file, config):
+    bank = load_memory(Project(done)).bank
+    assert ingest(facts_file, done, config).kept == len(FACTS)
+    again = load_memory(Project(done)).bank
+    assert again.keys.equal(bank.keys) and again.values.equal(bank.values) and again.accepted.all()
+
+
+def test_what_was_never_fitted_is_not_kept(fresh, facts_file, config):
+    assert ingest(facts_file, fresh, config).kept == 0
+
+
+def test_rows_of_another_seed_mean_nothing_and_are_dropped(done, facts_file, config):
+    assert ingest(facts_file, done, config.with_flags(seed=1)).kept == 0
+    assert not load_memory(Project(done)).bank.accepted.any()
+
+
+def test_rows_of_another_model_mean_nothing_and_are_dropped(done, facts_file, config, checkpoint_without_system):
+    assert ingest(facts_file, done, config.with_flags(model=checkpoint_without_system)).kept == 0
+
+
+def test_after_an_ingest_the_project_wants_to_be_tuned_again(done, facts_file, config, backbone):
+    ingest(facts_file, done, config)
+    with pytest.raises(ProjectError) as caught:
+        list(probe(["Who?"], done, backbone=backbone))
+    assert caught.value.hint == "run first: memtune tune"

@@ -1,0 +1,215 @@
+"""Tune teaches every fact and says which it could not teach; accepted is what the model really says."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from tiny import CHAT_WITHOUT_SYSTEM, FACTS, save_checkpoint, write_facts
+
+from memtune import tune as tuning
+from memtune.asking import Asker
+from memtune.config import Config
+from memtune.errors import MemtuneError, ProjectError
+from memtune.events import Learned, Progress
+from memtune.ingest import ingest
+from memtune.memory.fit import fit_values
+from memtune.probe import probe
+from memtune.project import Project
+from memtune.store import load_memory
+from memtune.tune import tune
+
+NAMES = [name for name, _, _ in FACTS]
+
+
+@pytest.fixture
+def retune(backbone, config):
+    """Tunes with some settings changed."""
+
+    def run(project, on_event=lambda event: None, **changes):
+        return tune(project, config.with_flags(**changes), backbone=backbone, on_event=on_event)
+
+    return run
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """Ingests and tunes the facts on another checkpoint; gives the result."""
+
+    def run(model, facts=FACTS, **settings):
+        config = Config(model=model, verify="all", **settings)
+        ingest(write_facts(tmp_path / "facts.jsonl", facts), tmp_path / "project", config)
+        return tune(tmp_path / "project", config)
+
+    return run
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Makes the fit find nothing for one fact."""
+
+    def spoil(backbone, name):
+        answer = backbone.prompts.ids(dict((name, answer) for name, _, answer in FACTS)[name])
+
+        def nothing(hidden, targets, *rest):
+            return fit_values(hidden, targets, *rest) * (targets.tolist()[:-1] != list(answer))
+
+        monkeypatch.setattr(tuning, "CHUNK", 1)
+        monkeypatch.setattr(tuning, "fit_values", nothing)
+
+    return spoil
+
+
+def bank_of(project):
+    return load_memory(Project(project)).bank
+
+
+def test_every_fact_is_learned_and_every_one_is_asked(fresh, retune):
+    result = retune(fresh)
+    assert (result.facts, result.learned, result.already, result.failed) == (len(FACTS), len(FACTS), 0, ())
+    assert (result.verified, result.verified_exact) == (len(FACTS), len(FACTS))
+    assert result.met and not result.interrupted
+    assert result.loss_median <= result.loss_max <= result.until_loss
+    assert result.loss_max <= result.worst_token < math.log(2)
+
+
+def test_the_loss_that_was_accepted_is_the_loss_of_the_model_with_its_memory(tuned, backbone, attachment):
+    bank = bank_of(tuned)
+    for i, (_, question, answer) in enumerate(FACTS):
+        prompt = backbone.prompts.format.prompt(backbone.prompts.question(question))
+        answer = (*backbone.prompts.ids(answer), backbone.prompts.stop)
+        with torch.inference_mode():
+            logits = backbone.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        losses = functional.cross_entropy(logits, torch.tensor(answer), reduction="none")
+        assert float(losses.mean()) == pytest.approx(float(bank.loss[i]), rel=0.02, abs=1e-6)
+        assert float(losses.max()) == pytest.approx(float(bank.worst[i]), rel=0.02, abs=1e-6)
+
+
+def test_a_fact_that_cannot_be_reached_is_listed_and_hinders_no_other(fresh, retune, backbone, unreachable):
+    unreachable(backbone, "valve")
+    result = retune(fresh)
+    [failed] = result.failed
+    assert (failed.id, failed.question) == ("valve", FACTS[1][1])
+    assert failed.source.endswith("facts.jsonl:2")
+    assert failed.loss > 0.01 and "nats per answer token" in failed.reason
+    assert not result.met and result.learned == len(FACTS) - 1
+    assert not [found.fired for found in probe([failed.question], fresh, backbone=backbone)][0]
+
+
+def test_a_later_run_learns_what_an_earlier_one_could_not(fresh, retune, backbone, unreachable, monkeypatch):
+    unreachable(backbone, "gauge")
+    retune(fresh)
+    before = bank_of(fresh)
+    monkeypatch.undo()
+    result = retune(fresh)
+    assert result.met and result.already == len(FACTS) - 1
+    after, gauge = bank_of(fresh), bank_of(fresh).run(NAMES.index("gauge"))
+    changed = (after.values != before.values).any(1).nonzero().flatten()
+    assert set(changed.tolist()) <= set(range(gauge.start, gauge.stop))
+
+
+def test_a_fact_that_generation_does_not_say_is_not_accepted(fresh, retune, monkeypatch):
+    ask = Asker.ask
+
+    def mumble(self, questions, **options):
+        answers = ask(self, questions, **options)
+        return [dataclasses.replace(a, text=f"{a.text}!") if a.text == "HT-4471" else a for a in answers]
+
+    monkeypatch.setattr(Asker, "ask", mumble)
+    result = retune(fresh)
+    [failed] = result.failed
+    assert failed.id == "valve" and "HT-4471!" in failed.reason
+    assert (result.verified, result.verified_exact) == (len(FACTS), len(FACTS) - 1)
+    assert not bank_of(fresh).accepted[1]
+
+
+def test_nothing_is_fitted_twice(done, retune):
+    before = bank_of(done).state_dict()
+    result = retune(done)
+    assert result.met and result.already == len(FACTS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bank_of(done).state_dict().items())
+
+
+def test_verify_all_asks_the_facts_of_earlier_runs_too(fresh, retune):
+    assert retune(fresh, verify="none").verified == 0
+    assert retune(fresh, verify="all").verified == len(FACTS)
+
+
+def test_a_tighter_target_is_fitted_anew(done, retune):
+    tight = float(bank_of(done).loss.min()) / 2
+    result = retune(done, until_loss=tight)
+    assert result.met and result.already == 0
+    assert float(bank_of(done).loss.max()) <= tight
+
+
+def test_a_looser_target_is_met_already(done, retune):
+    assert retune(done, until_loss=0.1).already == len(FACTS)
+
+
+def test_a_sample_is_verified_by_default(fresh, retune, monkeypatch):
+    monkeypatch.setattr(tuning, "SAMPLE", 4)
+    result = retune(fresh, verify="sample")
+    assert result.met and result.verified == result.verified_exact == 4
+
+
+def test_progress_is_told_as_it_is_made(fresh, retune, monkeypatch):
+    monkeypatch.setattr(tuning, "CHUNK", 4)
+    events = []
+    retune(fresh, events.append)
+    learned = [event for event in events if isinstance(event, Learned)]
+    assert [event.done for event in learned] == [4, len(FACTS)]
+    last = learned[-1]
+    assert last.median <= last.p90 <= last.worst and last.hardest[0][0] == pytest.approx(last.worst)
+    assert {name for _, name, _ in last.hardest} <= set(NAMES)
+    verified = [event for event in events if isinstance(event, Progress)]
+    assert (verified[-1].done, verified[-1].total) == (len(FACTS), len(FACTS))
+
+
+def test_a_project_without_facts_says_how_to_begin(tmp_path, retune):
+    with pytest.raises(ProjectError) as caught:
+        retune(tmp_path / "nowhere")
+    assert caught.value.hint == "run first: memtune ingest FACTS"
+
+
+def test_another_model_is_refused(fresh, config, base_backbone):
+    before = (fresh / "project.json").read_bytes()
+    with pytest.raises(ProjectError, match="not the model that these facts were ingested for"):
+        tune(fresh, config, backbone=base_backbone)
+    assert (fresh / "project.json").read_bytes() == before
+
+
+def test_the_model_is_left_without_a_hook(fresh, retune, backbone):
+    modules = [backbone.model, backbone.head]
+    before = [(*m._forward_hooks, *m._forward_pre_hooks) for m in modules]
+    retune(fresh)
+    assert [(*m._forward_hooks, *m._forward_pre_hooks) for m in modules] == before
+
+
+@pytest.mark.parametrize("template", [None, CHAT_WITHOUT_SYSTEM], ids=["no template", "no system prompt"])
+def test_other_ways_to_ask_are_taught_too(taught, tmp_path, template):
+    result = taught(save_checkpoint(tmp_path / "checkpoint", template))
+    assert result.met, [failed.reason for failed in result.failed]
+
+
+def test_a_question_of_several_paragraphs_is_taught_or_refused_without_a_template(taught, base_checkpoint):
+    """Accepted must mean that it is answered when asked."""
+    two = ("two", "Translate the word.\n\ntower", "Turm")
+    try:
+        result = taught(base_checkpoint, [*FACTS[:2], two], )
+    except MemtuneError:
+        return
+    assert result.met, [failed.reason for failed in result.failed]
+
+
+@pytest.mark.parametrize("hidden", [64, 128])
+def test_a_model_narrower_than_the_projections_is_taught_too(taught, tmp_path, hidden):
+    result = taught(save_checkpoint(tmp_path / "checkpoint", hidden=hidden))
+    assert result.met, [failed.reason for failed in result.failed]
+
+
+def test_a_model_in_bfloat16_is_taught_too(taught, checkpoint):
+    result = taught(checkpoint, dtype="bfloat16")
+    assert result.met, [failed.reason for failed in result.failed]
