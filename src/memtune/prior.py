@@ -1,8 +1,8 @@
 """The router's prior for a backbone: what it can learn about questions before it sees a fact.
 
 Made once for each backbone from the lessons that ship with memtune, and kept in the user's cache: whitening of the
-early states, word counts, the *relation* projection, and the gate's features of all lesson pairs, which every ingest trains
-on beside the user's own questions.
+early states, word counts, the *relation* projection, and the gate's features of all lesson pairs, which every ingest
+trains on beside the user's own questions.
 """
 
 from __future__ import annotations

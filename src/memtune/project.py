@@ -1,8 +1,8 @@
 """The project directory: what the verbs leave for each other, readable after a kill at any moment.
 
 ``project.json`` is the state; it names every other file by its content. A verb writes its new files beside the old
-ones, then replaces ``project.json`` in one rename, then removes what is no longer named. Whatever moment it dies at, the
-last finished state is there.
+ones, then replaces ``project.json`` in one rename, then removes what is no longer named. Whatever moment it dies at,
+the last finished state is there.
 """
 
 from __future__ import annotations

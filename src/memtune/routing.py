@@ -48,7 +48,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class RouterReport:
-    """What the held-out scores promise. ``confusable``: pairs of facts, and the score of mistaking one for the other."""
+    """What the held-out scores promise. ``confusable``: pairs of facts and the score of their mix-up."""
 
     threshold: float
     expected_recall: float

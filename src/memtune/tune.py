@@ -184,6 +184,9 @@ class _Run:
             return
         chosen = learned if self.config.verify == "all" else _sample(learned, self.bank.worst, self.config.seed)
         self.on_event(Note(f"verifying {len(chosen)} facts by generation"))
+        chosen = sorted(
+            chosen, key=lambda i: self.encoded[i].experts
+        )  # a batch generates until its longest answer stops
         asker = Asker(self.backbone, self.memory)
         try:
             for start in range(0, len(chosen), SAMPLE):

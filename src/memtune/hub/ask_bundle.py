@@ -1,6 +1,6 @@
 """Loads a bundle as its user would and answers questions: ``python -I ask_bundle.py DIRECTORY < questions.json``.
 
-Reads a JSON list of questions, writes a JSON list of greedy answers. Uses torch and transformers alone.
+Reads a JSON list of [question, most tokens of its answer], writes the greedy answers. Uses torch and transformers alone.
 """
 
 import json
@@ -16,15 +16,19 @@ BATCH = 16
 
 def main() -> None:
     logging.disable_progress_bar()
-    directory, longest = sys.argv[1], int(sys.argv[2])
+    directory = sys.argv[1]
     model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    questions = json.load(sys.stdin)
-    answers = []
-    for start in range(0, len(questions), BATCH):
-        answers += answer(model, tokenizer, questions[start : start + BATCH], longest)
+    asked = json.load(sys.stdin)
+    answers: list[str] = [""] * len(asked)
+    order = sorted(range(len(asked)), key=lambda i: int(asked[i][1]))  # a batch takes as long as its longest answer
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        texts = answer(model, tokenizer, [asked[i][0] for i in batch], asked[batch[-1]][1])
+        for i, text in zip(batch, texts, strict=True):
+            answers[i] = text
     json.dump({"answers": answers, "memtune_imported": "memtune" in sys.modules}, sys.stdout)
 
 

@@ -1,9 +1,9 @@
 """Questions as the router keeps them: one vector for the index, and a row for each word for the gate.
 
 A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a
-projection learned so that wordings of one relation fall together; beside them what its letters say: trigram sketch, rarity, and
-whether it looks like a name. Words rather than tokens, because the two sides of a comparison then line up on the unit
-that is replaced when somebody rewords a question.
+projection learned so that wordings of one relation fall together; beside them what its letters say: trigram sketch,
+rarity, and whether it looks like a name. Words rather than tokens, because the two sides of a comparison then line up
+on the unit that is replaced when somebody rewords a question.
 """
 
 from __future__ import annotations

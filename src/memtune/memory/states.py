@@ -21,7 +21,7 @@ Ids = tuple[int, ...]
 TOKENS_PER_BATCH = 1024  # keeps two cores busy (512 and 2048 are no faster); a longer batch only takes memory
 
 
-class _Enough(Exception):  # noqa: N818 - not an error: it ends the pass where the router has what it needs
+class _Enough(Exception):  # not an error: it ends the pass where the router has what it needs
     pass
 
 
@@ -46,7 +46,7 @@ class StateReader:
         return states
 
     def whole(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Batch by batch: row numbers, early states ``(taps, batch, longest, hidden)`` and final ones without ``taps``."""
+        """Batch by batch: row numbers, early states ``(taps, batch, longest, hidden)``, final ones (no ``taps``)."""
         for batch, taps, final in self._batches(rows, whole=True):
             assert final is not None
             yield batch, taps, final
