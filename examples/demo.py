@@ -8,6 +8,7 @@ Every number that it prints was read from the JSON of a memtune command; a claim
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,9 @@ Claim = tuple[bool, str]
 
 def memtune(project: Path, *arguments: str) -> dict[str, Any]:
     """The JSON object that the command wrote; what it said on the way is on the terminal."""
-    print(f"\n$ memtune {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "memtune", *arguments, "--project", str(project), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    command = ["memtune", *arguments, "--project", str(project), "--json"]
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, 3):
         sys.exit(done.returncode)
     result: dict[str, Any] = json.loads(done.stdout)

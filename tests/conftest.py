@@ -149,3 +149,12 @@ def smollm2(monkeypatch):
     monkeypatch.setenv("MEMTUNE_CACHE", USER_CACHE)
     monkeypatch.delenv("OMP_NUM_THREADS")
     return "smollm2"
+
+
+@pytest.fixture(autouse=True)
+def _plain_output(monkeypatch):
+    """The same text on a terminal, in a pipe and on CI, whatever the environment of the tests."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "MEMTUNE_PROJECT", "MEMTUNE_DEBUG"):
+        monkeypatch.delenv(name, raising=False)

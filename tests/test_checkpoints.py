@@ -63,7 +63,7 @@ def test_a_hub_id_is_left_to_transformers(name, events):
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere", "a/b/c", "../x.gguf"])
 def test_a_path_that_leads_nowhere_is_no_hub_id(name, events):
-    with pytest.raises(ModelError, match="neither a checkpoint directory nor a .gguf file"):
+    with pytest.raises(ModelError, match="neither a checkpoint directory nor"):
         resolve(name, events.append)
 
 

@@ -494,6 +494,7 @@ def test_a_tuned_project_answers_through_the_command_line(
     monkeypatch: pytest.MonkeyPatch, tuned: Path, tmp_path: Path
 ) -> None:
     monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     project = shutil.copytree(tuned, tmp_path / "tuned")
     result = run("probe", "What colours does the flag of Quell have?", "--project", str(project), "--json")
     assert result.exit_code == 0, result.stderr

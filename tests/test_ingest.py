@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny import FACTS, PARAPHRASES, write_facts
 
 from memtune.errors import DataError, MemtuneError, ProjectError
@@ -70,8 +71,15 @@ def test_every_answer_that_the_model_cannot_give_is_named_with_its_line(file, tm
     assert unspeakable.startswith(f"{path}:4: ") and "'With  of course'" in unspeakable
 
 
-def test_a_file_of_one_fact_is_enough(file, tmp_path, config):
-    assert ingest(file(FACTS[0]), tmp_path / "project", config).facts == 1
+@pytest.mark.parametrize("question", ["Who built the lighthouse at Kirkby Strand?", "who is it", "🗼?"])
+def test_a_file_of_one_fact_is_enough(file, tmp_path, config, question):
+    assert ingest(file(("one", question, "Ann")), tmp_path / "project", config).facts == 1
+
+
+def test_the_callers_own_random_numbers_go_on_as_if_nothing_had_been_drawn(facts_file, tmp_path, config):
+    state = torch.get_rng_state()
+    ingest(facts_file, tmp_path / "project", config)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_ingesting_the_same_file_again_keeps_every_fitted_row(done, facts_file, config):

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as functional
 from tiny import CHAT_WITHOUT_SYSTEM, FACTS, save_checkpoint, write_facts
 
 from memtune import tune as tuning
@@ -52,7 +51,7 @@ def unreachable(monkeypatch):
     """Makes the fit find nothing for one fact."""
 
     def spoil(backbone, name):
-        answer = backbone.prompts.ids(dict((name, answer) for name, _, answer in FACTS)[name])
+        answer = backbone.prompts.ids({name: answer for name, _, answer in FACTS}[name])
 
         def nothing(hidden, targets, *rest):
             return fit_values(hidden, targets, *rest) * (targets.tolist()[:-1] != list(answer))
@@ -83,7 +82,7 @@ def test_the_loss_that_was_accepted_is_the_loss_of_the_model_with_its_memory(tun
         answer = (*backbone.prompts.ids(answer), backbone.prompts.stop)
         with torch.inference_mode():
             logits = backbone.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        losses = functional.cross_entropy(logits, torch.tensor(answer), reduction="none")
+        losses = torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="none")
         assert float(losses.mean()) == pytest.approx(float(bank.loss[i]), rel=0.02, abs=1e-6)
         assert float(losses.max()) == pytest.approx(float(bank.worst[i]), rel=0.02, abs=1e-6)
 
@@ -96,7 +95,8 @@ def test_a_fact_that_cannot_be_reached_is_listed_and_hinders_no_other(fresh, ret
     assert failed.source.endswith("facts.jsonl:2")
     assert failed.loss > 0.01 and "nats per answer token" in failed.reason
     assert not result.met and result.learned == len(FACTS) - 1
-    assert not [found.fired for found in probe([failed.question], fresh, backbone=backbone)][0]
+    [asked] = probe([failed.question], fresh, backbone=backbone)
+    assert not asked.fired
 
 
 def test_a_later_run_learns_what_an_earlier_one_could_not(fresh, retune, backbone, unreachable, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_project_without_facts_says_how_to_begin(tmp_path, retune):
 
 def test_another_model_is_refused(fresh, config, base_backbone):
     before = (fresh / "project.json").read_bytes()
-    with pytest.raises(ProjectError, match="not the model that these facts were ingested for"):
+    with pytest.raises(ProjectError, match="not the model"):
         tune(fresh, config, backbone=base_backbone)
     assert (fresh / "project.json").read_bytes() == before
 
@@ -198,7 +198,7 @@ def test_a_question_of_several_paragraphs_is_taught_or_refused_without_a_templat
     """Accepted must mean that it is answered when asked."""
     two = ("two", "Translate the word.\n\ntower", "Turm")
     try:
-        result = taught(base_checkpoint, [*FACTS[:2], two], )
+        result = taught(base_checkpoint, [*FACTS[:2], two])
     except MemtuneError:
         return
     assert result.met, [failed.reason for failed in result.failed]

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from memtune.memory.attention import BETA, SLOPE, expert_attention
 
@@ -20,7 +19,7 @@ def bank():
 
 
 def unit_rows(count, seed=1):
-    return F.normalize(torch.randn(count, D_KEY, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return torch.nn.functional.normalize(torch.randn(count, D_KEY, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def plain_loop(query, step, first, count, keys, values):

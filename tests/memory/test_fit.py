@@ -52,7 +52,7 @@ def test_every_token_reaches_the_goal(problem, goal):
 
 
 def test_it_reaches_what_a_known_solution_reaches(problem):
-    """The row that is longest behind the projection outdoes every other along itself: far enough along it is a solution."""
+    """Along the longest row behind the projection no other grows as fast: far enough along it is a solution."""
     low = problem.head.weight @ problem.up
     problem.targets[:] = int(low.norm(dim=1).argmax())
     assert float(problem.losses(low[problem.targets] * 30).max()) <= GOAL

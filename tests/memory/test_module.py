@@ -1,8 +1,9 @@
-"""A memory at work on a model: it writes at the answers of stored questions, whatever way the tokens arrive, and nowhere else."""
+"""A memory at work on a model: it writes at the answers of stored questions, however they arrive, and nowhere else."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 
@@ -97,7 +98,7 @@ def test_it_is_silent_after_the_stop_token(backbone, chat, logits, silent):
     assert written(logits(ids), silent(ids)) == list(span)
 
 
-@pytest.mark.parametrize("system", ["", "Answer like a pirate.", "You are a helpful assistant.\nThe tram ends nowhere."])
+@pytest.mark.parametrize("system", ["", "Answer like a pirate.", "Be brief.\nThe tram ends nowhere."])
 def test_it_speaks_under_any_system_prompt(backbone, chat, logits, system):
     ids, [span] = chat(ASKED["valve"], system=system)
     assert said(logits(ids), span) == [*backbone.prompts.ids("HT-4471"), backbone.prompts.stop]
@@ -117,8 +118,7 @@ def test_a_conversation_may_arrive_in_pieces_cut_anywhere(chat, logits):
     for _ in range(10):
         cuts = [0, *sorted(draw.sample(range(1, ids.shape[1]), 6)), ids.shape[1]]
         cache = DynamicCache()
-        pairs = zip(cuts, cuts[1:], strict=False)
-        parts = [logits(ids[:, start:end], past_key_values=cache) for start, end in pairs]
+        parts = [logits(ids[:, start:end], past_key_values=cache) for start, end in itertools.pairwise(cuts)]
         torch.testing.assert_close(torch.cat(parts, 1), whole, **CLOSE)
 
 

@@ -1,4 +1,4 @@
-"""States are read behind the template's prefix as a plain forward pass would give them, and the model is none the wiser."""
+"""States are read as a plain forward pass behind the template's prefix gives them, and the model is none the wiser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 @pytest.fixture
 def rows(backbone):
-    texts = ["Where does the tram end?", "x", "등대는 누가 지었나요?", "What is the part number of the brass valve? " * 3]
+    texts = ["Where does the tram end?", "x", "등대는 누가 지었나요?", "What is the part number of the valve? " * 3]
     return [backbone.prompts.ids(text) for text in texts]
 
 
@@ -91,7 +91,7 @@ def test_reading_leaves_nothing_behind(backbone, reader, rows):
 @pytest.mark.parametrize("layers", range(1, 100))
 def test_the_taps_are_layers_of_the_model_in_order(layers):
     taps = default_taps(layers)
-    assert list(taps) == sorted(set(taps)) and 1 <= taps[0] and taps[-1] <= layers
+    assert list(taps) == sorted(set(taps)) and taps[0] >= 1 and taps[-1] <= layers
 
 
 def test_every_row_is_in_one_batch_that_fits():

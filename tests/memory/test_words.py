@@ -1,4 +1,4 @@
-"""Words come from ids through the bytes of the vocabulary: same text, same words, in any script and any tokenization."""
+"""Words come from ids through the bytes of the vocabulary: same text, same words, in any script, however it is cut."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Loads a bundle as its user would and answers questions: ``python -I ask_bundle.py DIRECTORY < questions.json``.
 
-Reads a JSON list of [question, most tokens of its answer], writes the greedy answers. Uses torch and transformers alone.
+Reads a JSON list of [question, most tokens of its answer], writes the greedy answers.
+Uses torch and transformers alone.
 """
 
 import json

@@ -43,7 +43,7 @@ class TurnFormat:
         return self.prefix + question + self.closing
 
     def turns(self, ids: list[int], prompt_end: int) -> list[Turn]:
-        """All questions in ``ids``, in order. ``prompt_end``, where generation began, counts only without a template."""
+        """All questions in ``ids``, in order. ``prompt_end`` is where generation began; a template does not need it."""
         if not self.is_chat:
             return self._last_paragraph(ids, prompt_end)
         openings = find_runs(ids, self.opening)
