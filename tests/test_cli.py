@@ -411,8 +411,8 @@ def test_a_flag_wins_over_the_file_and_the_file_is_named(calls: Verbs) -> None:
 
 def test_config_names_another_file(calls: Verbs) -> None:
     Path("elsewhere").mkdir()
-    Path("elsewhere/memtune.yaml").write_text("seed: 5\n")
-    assert run("tune", "--config", "elsewhere/memtune.yaml").exit_code == 0
+    Path("elsewhere/other.yaml").write_text("seed: 5\n")
+    assert run("tune", "--config", "elsewhere/other.yaml").exit_code == 0
     assert calls["tune"][0][1].seed == 5
     assert run("tune", "--config", "nowhere/memtune.yaml").exit_code == 2
 

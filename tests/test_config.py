@@ -12,7 +12,7 @@ from memtune.errors import ConfigError
 
 def load(folder: Path, text: str) -> Config:
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
-    return Config.load(folder)
+    return Config.load(folder / CONFIG_FILE)
 
 
 def refused(folder: Path, text: str) -> ConfigError:
@@ -22,7 +22,7 @@ def refused(folder: Path, text: str) -> ConfigError:
 
 
 def test_without_a_file_or_with_an_empty_one_the_defaults_hold(tmp_path: Path) -> None:
-    assert Config.load(tmp_path) == Config()
+    assert Config.load(tmp_path / CONFIG_FILE) == Config()
     assert load(tmp_path, "# nothing yet\n") == Config()
 
 
@@ -62,7 +62,7 @@ def test_what_yaml_takes_for_a_boolean_or_nothing_is_no_text(tmp_path: Path, val
 def test_what_is_no_mapping_of_settings_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
     (tmp_path / CONFIG_FILE).write_bytes(data)
     with pytest.raises(ConfigError) as caught:
-        Config.load(tmp_path)
+        Config.load(tmp_path / CONFIG_FILE)
     assert str(caught.value).startswith(f"{tmp_path / CONFIG_FILE}: ")
 
 
@@ -82,3 +82,8 @@ def test_a_value_out_of_range_is_named_with_what_is_possible(name: str, value: o
     with pytest.raises(ConfigError, match=f"{name} is ") as caught:
         Config().with_flags(**{name: value})
     assert caught.value.hint.startswith(f"{name} takes ")
+
+
+@pytest.mark.parametrize("text", ["seed: 1.7", "seed: .inf", "model: [a]", "until_loss: {a: 1}"])
+def test_a_value_of_another_kind_is_not_bent(tmp_path: Path, text: str) -> None:
+    assert "expected " in str(refused(tmp_path, text))

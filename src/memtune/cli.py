@@ -257,11 +257,11 @@ def _unexpected(shown: ui.Ui, error: Exception) -> int:
 def _settings(shown: ui.Ui, file: Path | None, **flags: Any) -> Config:
     """Flags over the settings file over the defaults."""
     path = file or Path(CONFIG_FILE)
-    if file and (path.name != CONFIG_FILE or not path.is_file()):
-        raise ConfigError(f"{path} is not a file named {CONFIG_FILE}", hint=f"--config takes a {CONFIG_FILE}")
+    if file and not path.is_file():
+        raise ConfigError(f"{path} is no file", hint="--config takes a YAML file of settings")
     if path.is_file():
         shown.on_event(Note(f"settings: {path}"))
-    return Config.load(path.parent).with_flags(**flags)
+    return Config.load(path).with_flags(**flags)
 
 
 def _questions(question: str | None, file: str | None) -> Sequence[str]:

@@ -58,9 +58,8 @@ class Config:
         return cls(**values)
 
     @classmethod
-    def load(cls, directory: Path) -> Config:
-        """The settings of ``memtune.yaml`` in ``directory``, or the defaults where there is none."""
-        path = directory / CONFIG_FILE
+    def load(cls, path: Path) -> Config:
+        """The settings of the file, or the defaults where there is none."""
         if not path.is_file():
             return cls()
         try:
@@ -94,9 +93,12 @@ def _coerced(name: str, value: Any, kind: type, source: str) -> Any:
     if isinstance(value, bool) or value is None:
         raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}", hint="put the value in quotes")
     try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}") from None
+        found = kind(value) if isinstance(value, (str, int, float)) else None
+    except (ValueError, OverflowError):
+        found = None
+    if found is None or (kind is int and found != float(value)):
+        raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}")
+    return found
 
 
 def _check(holds: bool, name: str, value: Any, expected: str) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 from memtune import __version__
-from memtune.backbone import Backbone, load_backbone, quiet_transformers
+from memtune.backbone import Backbone, load_backbone
+from memtune.checkpoints import quiet_transformers
 from memtune.errors import MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
 from memtune.memory.module import Memory

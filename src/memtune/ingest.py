@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -186,7 +185,7 @@ def _save(
     }
     model = {"name": config.model, "location": backbone.checkpoint.location, "fingerprint": backbone.fingerprint}
     model |= {"device": config.device, "dtype": config.dtype}
-    record = json.loads(json.dumps(asdict(result)))
+    record = asdict(result)
     project.commit(
         files,
         model=model,

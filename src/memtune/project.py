@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["Project", "write_beside"]
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 1
+_OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp")  # what keep and write_beside make; the rest is the user's
 
 
 def write_beside(path: Path, data: bytes) -> None:
@@ -65,17 +67,18 @@ class Project:
         if not path.is_file():
             return {}
         try:
-            state: dict[str, Any] = json.loads(path.read_bytes())
+            state: Any = json.loads(path.read_bytes())
         except ValueError as error:
             raise ProjectError(
-                f"{path} is damaged: {error}", hint=f"remove {self.root} and run: memtune ingest FACTS"
+                f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
             ) from error
-        if state.get("format") != FORMAT:
+        written = state.get("format") if isinstance(state, dict) else None
+        if written != FORMAT:
             raise ProjectError(
-                f"{self.root} was written by another version of memtune (format {state.get('format')!r}, not {FORMAT})",
-                hint=f"remove {self.root} and run: memtune ingest FACTS",
+                f"{self.root} was written by another version of memtune (format {written!r}, not {FORMAT})",
+                hint="run with a new --project DIR: memtune ingest FACTS",
             )
-        return state
+        return dict(state)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -116,7 +119,7 @@ class Project:
         self.state = state
         named = {record["name"] for record in state["files"].values()} | {STATE, LOCK}
         for path in self.root.iterdir():
-            if path.is_file() and path.name not in named:
+            if path.is_file() and path.name not in named and _OWN.fullmatch(path.name):
                 path.unlink()
 
     def path(self, kind: str) -> Path:

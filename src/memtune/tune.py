@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -219,7 +218,7 @@ class _Run:
         self.on_event(Learned(learned, len(self.facts), median, p90, float(losses.max()), tuple(hardest)))
 
     def _save(self, result: TuneResult | None) -> None:
-        record = None if result is None else json.loads(json.dumps(asdict(result)))
+        record = None if result is None else asdict(result)
         self.project.commit(save_bank(self.project, self.bank), tune=record)
         self.saved = time.monotonic()
 

@@ -1,0 +1,208 @@
+"""A bundle is a complete checkpoint that answers where memtune is not installed, or it is not there at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+import transformers
+from tiny import FACTS
+
+from memtune import export as exporting
+from memtune.backbone import quiet_transformers
+from memtune.errors import MemtuneError, ProjectError
+from memtune.export import export
+from memtune.project import Project
+from memtune.tune import tune
+
+UNKNOWN = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory, bundle):
+    """Loads the bundle as a user would. transformers copies its code into a module cache, here one of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        modules = str(tmp_path_factory.mktemp("modules"))
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+        patch.setattr(sys, "path", [*sys.path, modules])
+
+        def load(directory=bundle, **options):
+            with quiet_transformers():
+                return transformers.AutoModelForCausalLM.from_pretrained(directory, **options).eval()
+
+        yield load
+
+
+@pytest.fixture(scope="module")
+def model(load):
+    return load(trust_remote_code=True)
+
+
+@pytest.fixture
+def answer(bundle):
+    """Greedy answers by nothing but transformers."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bundle, padding_side="left")
+
+    def ask(model, *questions):
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        inputs = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=60)
+        return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return ask
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Makes one step of the export fail."""
+
+    def fail(step, error):
+        def raises(*arguments):
+            raise error
+
+        monkeypatch.setattr(exporting, step, raises)
+
+    return fail
+
+
+def files(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_it_tells_what_it_wrote_and_that_it_was_asked(tuned, backbone, tmp_path):
+    result = export(tuned, tmp_path / "bundle", backbone=backbone)
+    assert (result.facts, result.asked, result.exact, result.lost) == (len(FACTS),) * 3 + ((),)
+    assert result.met
+    assert result.bytes == sum(path.stat().st_size for path in (tmp_path / "bundle").iterdir())
+    assert result.memory_bytes == (tmp_path / "bundle" / "memory.safetensors").stat().st_size
+    assert files(tmp_path) == ["bundle"]
+
+
+def test_it_loads_and_says_every_fact(model, answer):
+    assert answer(model, *(question for _, question, _ in FACTS)) == [text for _, _, text in FACTS]
+
+
+def test_it_says_what_the_backbone_says_to_anything_else(model, answer, backbone):
+    assert answer(model, UNKNOWN) == answer(backbone.model, UNKNOWN)
+
+
+def test_stored_and_unknown_questions_share_a_batch(model, answer):
+    alone = [answer(model, question)[0] for question in (FACTS[3][1], UNKNOWN, FACTS[1][1])]
+    assert answer(model, FACTS[3][1], UNKNOWN, FACTS[1][1]) == alone
+
+
+@torch.inference_mode()
+def test_without_trust_in_its_code_it_is_the_plain_backbone(load, backbone):
+    plain = load()
+    assert type(plain) is transformers.LlamaForCausalLM
+    ids = torch.tensor([backbone.prompts.format.prompt(backbone.prompts.question(FACTS[0][1]))])
+    assert torch.equal(plain(ids).logits, backbone.model(ids).logits)
+
+
+def test_in_bfloat16_the_memory_stays_in_float32_and_answers(load, answer):
+    model = load(trust_remote_code=True, dtype=torch.bfloat16)
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    kinds = {name: tensor.dtype for name, tensor in model.memory.state_dict().items() if tensor.is_floating_point()}
+    expected = {name: t.dtype for name, t in load(trust_remote_code=True).memory.state_dict().items() if name in kinds}
+    assert kinds == expected
+    assert answer(model, *(question for _, question, _ in FACTS)) == [text for _, _, text in FACTS]
+
+
+def test_its_tensors_are_those_of_the_project(model, memory):
+    loaded = model.memory.state_dict()
+    assert loaded.keys() == memory.state_dict().keys()
+    for name, tensor in memory.state_dict().items():
+        assert loaded[name].dtype == tensor.dtype and torch.equal(loaded[name], tensor), name
+
+
+def test_a_bundle_that_was_saved_again_still_answers(model, load, answer, tmp_path, bundle):
+    """With its code beside it, as push_to_hub of a loaded bundle would leave it."""
+    with quiet_transformers():
+        model.save_pretrained(tmp_path)
+    for path in bundle.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    again = load(tmp_path, trust_remote_code=True)
+    assert answer(again, FACTS[0][1], UNKNOWN) == answer(model, FACTS[0][1], UNKNOWN)
+
+
+def test_everything_that_it_needs_is_in_it_and_can_be_read(bundle):
+    index = json.loads((bundle / "model.safetensors.index.json").read_text())
+    assert {"config.json", "generation_config.json", "tokenizer.json", "README.md"} <= set(files(bundle))
+    assert {*index["weight_map"].values(), "modeling_memtune.py", "chat_template.jinja"} <= set(files(bundle))
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in bundle.iterdir())
+    assert "memtune." not in "".join(path.read_text() for path in bundle.glob("*.py") if "import memtune" in path.read_text())
+
+
+def test_the_card_holds_what_was_measured(bundle):
+    card = (bundle / "README.md").read_text()
+    assert f"exact | {len(FACTS)} of {len(FACTS)} |" in card
+    assert 'from_pretrained("bundle", trust_remote_code=True)' in card
+
+
+def test_a_directory_that_holds_something_is_left_alone(tuned, backbone, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(ProjectError, match="is there already"):
+        export(tuned, tmp_path / "out", backbone=backbone)
+    assert files(tmp_path / "out") == ["mine.txt"]
+
+
+def test_a_file_is_left_alone(tuned, backbone, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ProjectError, match="is there already"):
+        export(tuned, tmp_path / "out", backbone=backbone)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_empty_directory_may_be_filled(tuned, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, longest: ["?"] * len(questions))
+    (tmp_path / "out").mkdir()
+    result = export(tuned, tmp_path / "out", backbone=backbone)
+    assert "config.json" in files(tmp_path / "out")
+    assert not result.met and result.exact == 0 and result.lost == tuple(name for name, _, _ in FACTS)
+
+
+@pytest.mark.parametrize("step", ["_write", "_ask_in_fresh_process", "_card"])
+@pytest.mark.parametrize("error", [MemtuneError("no"), OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_export_leaves_nothing_behind(tuned, backbone, tmp_path, refused, monkeypatch, step, error):
+    monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, longest: ["?"] * len(questions))
+    refused(step, error)
+    with pytest.raises(type(error)):
+        export(tuned, tmp_path / "bundle", backbone=backbone)
+    assert files(tmp_path) == []
+
+
+def test_a_bundle_that_does_not_load_is_not_handed_over(tuned, backbone, tmp_path, monkeypatch):
+    code = exporting._code
+
+    def broken(out, *arguments):
+        code(out, *arguments)
+        (out / "modeling_memtune.py").write_text("raise RuntimeError('broken bundle')")
+
+    monkeypatch.setattr(exporting, "_code", broken)
+    with pytest.raises(MemtuneError, match="does not load in a fresh process.*broken bundle"):
+        export(tuned, tmp_path / "bundle", backbone=backbone)
+    assert files(tmp_path) == []
+
+
+def test_facts_that_nobody_tuned_cannot_be_exported(ingested, backbone, tmp_path):
+    with pytest.raises(ProjectError) as caught:
+        export(ingested, tmp_path / "bundle", backbone=backbone)
+    assert caught.value.hint == "run first: memtune tune"
+
+
+def test_a_project_that_learned_nothing_is_not_exported(fresh, config, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("memtune.tune.fit_values", lambda hidden, targets, head, up, goal: torch.zeros(len(hidden), up.shape[1]))
+    tune(fresh, config, backbone=backbone)
+    with pytest.raises(ProjectError):
+        export(fresh, tmp_path / "bundle", backbone=backbone)
+
+
+def test_another_model_is_refused(tuned, base_backbone, tmp_path):
+    with pytest.raises(ProjectError, match="not the model"):
+        export(tuned, tmp_path / "bundle", backbone=base_backbone)
+    assert files(tmp_path) == [] and Project(tuned).exists

@@ -1,0 +1,73 @@
+"""Synthetic wordings keep the name that is asked about, near misses do not, and a seed gives the same ones again."""
+
+from __future__ import annotations
+
+import pytest
+
+from memtune.rewordings import near_misses, overlaps, rewordings
+
+QUESTIONS = ["Who built the lighthouse at Kirkby Strand?", "What is part HT-4471?", "등대는 누가 지었나요?", "Hm?", "12"]
+OTHERS = ["Where is the Eiffel Tower?", "When did Marie Curie die?", "How far is Mars?", "Why did Hamlet hesitate?"]
+
+
+def names(words):
+    """Here a name begins with a capital, or holds a digit, inside the question."""
+    return [any(c.isdigit() for c in word) or (i > 0 and word[0].isupper()) for i, word in enumerate(words)]
+
+
+def made(write, question, seed=0):
+    if write is rewordings:
+        return rewordings(question, names, 20, seed)
+    return write(question, OTHERS, names, seed)
+
+
+@pytest.mark.parametrize("write", [rewordings, near_misses, overlaps])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_seed_gives_the_same_wordings_again(write, question):
+    assert made(write, question) == made(write, question)
+
+
+def test_another_seed_gives_other_wordings():
+    assert made(rewordings, QUESTIONS[0], seed=0) != made(rewordings, QUESTIONS[0], seed=1)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_there_are_as_many_rewordings_as_were_asked_for_and_none_is_empty(question):
+    for count in (0, 1, 7):
+        wordings = rewordings(question, names, count, 0)
+        assert len(wordings) == count and all(wording.strip() for wording in wordings)
+
+
+def test_a_rewording_keeps_the_codes_of_the_question():
+    assert all("ht-4471" in wording.lower() for wording in made(rewordings, "What is part HT-4471?"))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("write", [near_misses, overlaps])
+def test_another_question_is_never_the_same_question(write, question):
+    for seed in range(20):
+        assert question not in made(write, question, seed)
+
+
+def test_a_near_miss_of_a_code_is_another_code_of_the_same_shape():
+    for seed in range(20):
+        assert any(
+            miss != "What is part HT-4471?" and len(miss) == len("What is part HT-4471?") and "part HT-" in miss
+            for miss in made(near_misses, "What is part HT-4471?", seed)
+        )
+
+
+def test_a_near_miss_of_a_name_asks_the_same_of_another_name():
+    misses = {miss for seed in range(20) for miss in made(near_misses, "Who built the lighthouse at Kirkby Strand?", seed)}
+    assert misses and all(miss.startswith("Who built the lighthouse at ") for miss in misses)
+    assert all("Kirkby Strand" not in miss for miss in misses)
+
+
+def test_an_overlap_asks_something_else_with_a_part_of_the_name():
+    made_ = {text for seed in range(20) for text in made(overlaps, "Who built the lighthouse at Kirkby Strand?", seed)}
+    assert made_ and all("Kirkby" in text or "Strand" in text for text in made_)
+    assert not any("lighthouse" in text for text in made_)
+
+
+def test_a_question_without_a_name_has_no_near_miss():
+    assert made(near_misses, "Hm?") == made(overlaps, "Hm?") == []
