@@ -130,8 +130,8 @@ def machine() -> dict[str, Any]:
 
 
 def without_lists(value: Any) -> Any:
-    """The figures alone: the lists of what failed are for the file."""
-    return {k: v for k, v in value.items() if not isinstance(v, list)} if isinstance(value, dict) else value
+    """The figures alone, without the questions that failed: those belong to the data set."""
+    return {k: v for k, v in value.items() if k not in {"missed", "changed"}} if isinstance(value, dict) else value
 
 
 def main() -> None:
@@ -142,15 +142,19 @@ def main() -> None:
     parser.add_argument("--unrelated")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--verify", default="sample")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="the figures as JSON")
+    parser.add_argument("--failures", type=Path, help="the figures with every single failure, as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = {"command": vars(args) | {"out": str(args.out)}, "on": machine(), **measure(args, Path(folder))}
-    text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n", encoding="utf-8")
-    print(json.dumps({name: without_lists(value) for name, value in results.items()}, indent=1, default=str))
+        results = measure(args, Path(folder))
+    command = {name: Path(value).name if isinstance(value, str) else value for name, value in vars(args).items()}
+    figures = {"command": command, "on": machine()} | {name: without_lists(value) for name, value in results.items()}
+    text = json.dumps(figures, indent=1, default=str)
+    print(text)
+    for path, content in ((args.out, text), (args.failures, json.dumps(results, indent=1, ensure_ascii=False))):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
