@@ -34,7 +34,8 @@ def main_job(result: dict[str, Any]) -> str:
     ]
     lines = ["| measured | result |", "|---|---|"] + [f"| {name} | {value} |" for name, value in rows]
     on = result["on"]
-    note = f"{result['command']['model']}, {result['answer_tokens']:,} answer tokens, {on['threads']} threads, torch {on['torch']}."
+    size, model = f"{result['answer_tokens']:,} answer tokens", result["command"]["model"]
+    note = f"{model}, {size}, {on['threads']} threads, torch {on['torch']}."
     return "\n".join([*lines, "", note])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -21,7 +22,8 @@ from memtune.backbone import load_backbone
 from memtune.config import Config
 from memtune.export import export
 from memtune.ingest import ingest
-from memtune.memory.module import Attachment
+from memtune.memory.bank import BankSizes
+from memtune.memory.module import Attachment, Memory
 from memtune.project import Project
 from memtune.store import load_memory
 from memtune.tune import tune
@@ -110,6 +112,18 @@ def memory(tuned):
     return load_memory(Project(tuned))
 
 
+@pytest.fixture(scope="session")
+def empty_memory(memory):
+    """The tuned memory with nothing stored in it."""
+    sizes = dataclasses.replace(memory.router.sizes, wordings=0, words=0)
+    bank = BankSizes(facts=0, experts=0, hidden=memory.bank.hidden, id_bytes=0)
+    empty = Memory(dataclasses.replace(memory.config, router=sizes, bank=bank))
+    state = empty.state_dict()
+    state |= {name: tensor for name, tensor in memory.state_dict().items() if tensor.shape == state[name].shape}
+    empty.load_state_dict(state)
+    return empty
+
+
 @pytest.fixture
 def attachment(backbone, memory):
     """The tuned memory at work on the session's backbone."""
@@ -128,7 +142,7 @@ def bundle(tmp_path_factory, tuned, backbone):
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Runs code in a fresh process, where memtune and the helpers of these tests can be imported; gives what it prints."""
+    """Runs code in a fresh process that can import memtune and the helpers of these tests; gives what it prints."""
 
     def run(code, *arguments):
         paths = os.pathsep.join(map(str, (IMPORTED_FROM, Path(__file__).parent)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -11,11 +12,11 @@ import transformers
 from tiny import FACTS
 
 from memtune import export as exporting
+from memtune import tune as tuning
 from memtune.backbone import quiet_transformers
 from memtune.errors import MemtuneError, ProjectError
 from memtune.export import export
 from memtune.project import Project
-from memtune.tune import tune
 
 UNKNOWN = "What is the capital of France?"
 
@@ -134,7 +135,7 @@ def test_everything_that_it_needs_is_in_it_and_can_be_read(bundle):
     assert {"config.json", "generation_config.json", "tokenizer.json", "README.md"} <= set(files(bundle))
     assert {*index["weight_map"].values(), "modeling_memtune.py", "chat_template.jinja"} <= set(files(bundle))
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in bundle.iterdir())
-    assert "memtune." not in "".join(path.read_text() for path in bundle.glob("*.py") if "import memtune" in path.read_text())
+    assert not any(re.search(r"(import|from) memtune", path.read_text()) for path in bundle.glob("*.py"))
 
 
 def test_the_card_holds_what_was_measured(bundle):
@@ -159,7 +160,7 @@ def test_a_file_is_left_alone(tuned, backbone, tmp_path):
 
 
 def test_an_empty_directory_may_be_filled(tuned, backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, longest: ["?"] * len(questions))
+    monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, *rest: ["?"] * len(questions))
     (tmp_path / "out").mkdir()
     result = export(tuned, tmp_path / "out", backbone=backbone)
     assert "config.json" in files(tmp_path / "out")
@@ -169,7 +170,7 @@ def test_an_empty_directory_may_be_filled(tuned, backbone, tmp_path, monkeypatch
 @pytest.mark.parametrize("step", ["_write", "_ask_in_fresh_process", "_card"])
 @pytest.mark.parametrize("error", [MemtuneError("no"), OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_failed_export_leaves_nothing_behind(tuned, backbone, tmp_path, refused, monkeypatch, step, error):
-    monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, longest: ["?"] * len(questions))
+    monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, *rest: ["?"] * len(questions))
     refused(step, error)
     with pytest.raises(type(error)):
         export(tuned, tmp_path / "bundle", backbone=backbone)
@@ -184,7 +185,7 @@ def test_a_bundle_that_does_not_load_is_not_handed_over(tuned, backbone, tmp_pat
         (out / "modeling_memtune.py").write_text("raise RuntimeError('broken bundle')")
 
     monkeypatch.setattr(exporting, "_code", broken)
-    with pytest.raises(MemtuneError, match="does not load in a fresh process.*broken bundle"):
+    with pytest.raises(MemtuneError, match=r"does not load in a fresh process.*broken bundle"):
         export(tuned, tmp_path / "bundle", backbone=backbone)
     assert files(tmp_path) == []
 
@@ -196,8 +197,8 @@ def test_facts_that_nobody_tuned_cannot_be_exported(ingested, backbone, tmp_path
 
 
 def test_a_project_that_learned_nothing_is_not_exported(fresh, config, backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr("memtune.tune.fit_values", lambda hidden, targets, head, up, goal: torch.zeros(len(hidden), up.shape[1]))
-    tune(fresh, config, backbone=backbone)
+    monkeypatch.setattr(tuning, "fit_values", lambda hidden, targets, head, up, goal: hidden @ up * 0)
+    tuning.tune(fresh, config, backbone=backbone)
     with pytest.raises(ProjectError):
         export(fresh, tmp_path / "bundle", backbone=backbone)
 

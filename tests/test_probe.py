@@ -1,4 +1,4 @@
-"""Probe asks the model and shows which fact spoke, through which experts and how surely, beside the model's own answer."""
+"""Probe asks the model and shows which fact spoke, through which experts, how surely, and what else it would say."""
 
 from __future__ import annotations
 

@@ -6,7 +6,13 @@ import pytest
 
 from memtune.rewordings import near_misses, overlaps, rewordings
 
-QUESTIONS = ["Who built the lighthouse at Kirkby Strand?", "What is part HT-4471?", "등대는 누가 지었나요?", "Hm?", "12"]
+QUESTIONS = [
+    "Who built the lighthouse at Kirkby Strand?",
+    "What is part HT-4471?",
+    "등대는 누가 지었나요?",
+    "Hm?",
+    "12",
+]
 OTHERS = ["Where is the Eiffel Tower?", "When did Marie Curie die?", "How far is Mars?", "Why did Hamlet hesitate?"]
 
 
@@ -58,7 +64,9 @@ def test_a_near_miss_of_a_code_is_another_code_of_the_same_shape():
 
 
 def test_a_near_miss_of_a_name_asks_the_same_of_another_name():
-    misses = {miss for seed in range(20) for miss in made(near_misses, "Who built the lighthouse at Kirkby Strand?", seed)}
+    misses = {
+        miss for seed in range(20) for miss in made(near_misses, "Who built the lighthouse at Kirkby Strand?", seed)
+    }
     assert misses and all(miss.startswith("Who built the lighthouse at ") for miss in misses)
     assert all("Kirkby Strand" not in miss for miss in misses)
 

@@ -100,7 +100,7 @@ def save_checkpoint(directory: Path, template: str | None = CHAT, *, hidden: int
 
 
 def lighten(setattr):
-    """A tenth of the lessons and of the background teaches a tiny model's router enough. ``setattr`` as of monkeypatch."""
+    """A tenth of the lessons and of the background is enough for a tiny model's router. ``setattr``: monkeypatch's."""
     from memtune import ingest, lessons, prior, routing
 
     whole, background = lessons.lessons(), lessons.background_prompts()[::10]

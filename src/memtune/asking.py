@@ -82,5 +82,5 @@ class Asker:
         stops = self.backbone.prompts.stop_ids
         end = next((place for place, token in enumerate(ids) if token in stops), None)
         length = len(ids) if end is None else end + 1
-        text = self.backbone.prompts.text(ids[:length] if end is None else ids[:end])
+        text = self.backbone.prompts.answer_text(ids[:length] if end is None else ids[:end])
         return Answer(text, tuple(ids[:length]), tuple(chances[:length]), end is not None)

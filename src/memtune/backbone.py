@@ -24,6 +24,8 @@ from memtune.prompts import EncodedFact, Prompts
 
 __all__ = ["AnswerStates", "Backbone", "load_backbone"]
 
+FINGERPRINT_ENTRIES = 512
+
 
 @dataclass(frozen=True)
 class AnswerStates:
@@ -59,13 +61,18 @@ class Backbone:
         head: nn.Linear = self.model.get_output_embeddings()
         return head
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Names the weights and the rendering: a memory fits this backbone and no other."""
-        weight = self.head.weight
-        rows = weight[:: max(1, len(weight) // 64)].detach().float().cpu()
-        digest = hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()[:16]
-        return f"{digest}-{self.prompts.fingerprint}"
+        """Names the weights and the rendering: a memory fits this backbone and no other.
+
+        Of every tensor some hundred entries are read, spread over the whole of it.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            flat = tensor.detach().flatten()
+            spread = flat[:: max(1, len(flat) // FINGERPRINT_ENTRIES)].float().cpu().contiguous()
+            digest.update(name.encode() + str(tuple(tensor.shape)).encode() + spread.numpy().tobytes())
+        return f"{digest.hexdigest()[:16]}-{self.prompts.fingerprint}"
 
     @cached_property
     def states(self) -> StateReader:
@@ -95,7 +102,7 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
     chosen, reason = _choose(device, dtype)
     try:
         model, tokenizer = _load(checkpoint.location, chosen)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # the readers of configs, weights and tokenizers raise many kinds
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{name} cannot be loaded: {first}",

@@ -71,9 +71,9 @@ def _built_in_file(name: str) -> Path:
 
 
 def _converted(name: str, gguf: Path, on_event: OnEvent) -> Checkpoint:
-    """The safetensors copy of a GGUF file, made on first use. Its name holds the file's size and first megabyte."""
+    """The safetensors copy of a GGUF file, made on first use. Its name holds the file's SHA-256."""
     with gguf.open("rb") as file:
-        digest = hashlib.sha256(file.read(1 << 20) + str(gguf.stat().st_size).encode()).hexdigest()[:12]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     target = cache_dir() / f"{gguf.stem}-{digest}"
     if not (target / "config.json").is_file():
         on_event(Note(f"converting {gguf.name} to safetensors, once (about half a minute)"))

@@ -64,6 +64,8 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProjectError(f"{out} is there already", hint="name a new directory, or remove this one")
     memory, facts = load_memory(project), load_facts(project)
+    if not bool(memory.bank.accepted.any()):
+        raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
     backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
     check_backbone(project, backbone)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -98,14 +98,16 @@ def _make(backbone: Backbone) -> Prior:
     read = raw.read_all(texts, backbone.states.early(texts))
     family = torch.tensor(learned.family)
     pooled = _without_names(read, learned, backbone, raw)
-    maps = [_relation_map(pooled, family, family % FOLDS != fold) for fold in range(FOLDS)]
-    features, same = _lesson_features(read, learned, family % FOLDS, maps, raw)
+    known = [family % FOLDS != fold for fold in range(FOLDS)] + [torch.ones_like(family, dtype=torch.bool)]
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
+        maps = [_relation_map(pooled, family, used) for used in known]
+    features, same = _lesson_features(read, learned, family % FOLDS, maps[:FOLDS], raw)
     return Prior(
         index_mean=index.mean,
         index_map=index.map,
         meaning_mean=meaning.mean,
         meaning_map=meaning.map,
-        relation_map=_relation_map(pooled, family, torch.ones_like(family, dtype=torch.bool)),
+        relation_map=maps[-1],
         counts=counts,
         documents=torch.tensor([float(len(documents))]),
         features=features,

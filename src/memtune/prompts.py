@@ -60,6 +60,10 @@ class Prompts:
         """What a user reads: the ids without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def answer_text(self, ids: tuple[int, ...] | list[int]) -> str:
+        """An answer as a user reads it: without the space that joins it to a prompt without a template."""
+        return self.text(ids) if self.has_template else self.text(ids).removeprefix(" ")
+
     def piece(self, token: int) -> str:
         """One token as text, special tokens by name."""
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
@@ -76,14 +80,18 @@ class Prompts:
 
         >>> # prompts.format.prompt(prompts.question(text)) == prompts.render([{"role": "user", "content": text}])
         """
-        if not self.has_template:
-            return self.ids(text.strip())
         prompt = self.render([{"role": "user", "content": text.strip()}])
         turns = self.format.turns(list(prompt), len(prompt))
-        if len(turns) != 1 or turns[0].answer != len(prompt):
+        whole = len(turns) == 1 and (turns[0].start, turns[0].answer) == (len(self.format.prefix), len(prompt))
+        if not whole and self.has_template:
             raise ModelError(
                 f"the chat template hides the question {text[:60]!r}: it holds the template's own markers",
                 hint="reword the question without the special tokens of the model's chat template",
+            )
+        if not whole:
+            raise ModelError(
+                f"the question {text[:60]!r} has several lines; without a chat template only the last one is asked",
+                hint="write the question in one line, or use a checkpoint with a template",
             )
         return prompt[turns[0].start : turns[0].end]
 

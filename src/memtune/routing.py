@@ -7,6 +7,7 @@ that the network gave to a fact it had not seen.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -187,9 +188,10 @@ def _nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Te
 
 def _train(gate: Gate, rows: _Rows, prior: Prior, seed: int) -> None:
     """Full-batch AdamW on the lessons and the user's own rows; network m sees no row of fold m."""
-    torch.manual_seed(seed)
     features = torch.cat([prior.features, rows.features])
-    gate.reset(features)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
+        torch.manual_seed(seed)
+        gate.reset(features)
     taught = torch.zeros(len(prior.same), dtype=torch.bool)
     target = torch.cat([prior.same, rows.positive]).float().expand(FOLDS, -1)
     groups = [F.pad(prior.same, (0, len(rows.kind))), F.pad(~prior.same, (0, len(rows.kind)))]
@@ -222,14 +224,19 @@ def _calibrate(router: Router, rows: _Rows, false_fire: float) -> RouterReport:
     near = scores[(rows.kind == NEIGHBOUR) | (rows.kind == NEAR_MISS)]
     other = scores[rows.kind == BACKGROUND]
     reworded = scores[rows.kind == REWORDED]
-    threshold = max(float(near.quantile(1 - false_fire)), float(other.quantile(1 - false_fire / 10)))
+    threshold = max(_quantile(near, 1 - false_fire), _quantile(other, 1 - false_fire / 10))
     router.get_buffer("threshold").fill_(threshold)
     return RouterReport(
         threshold,
         float((reworded >= threshold).float().mean()),
-        float((near >= threshold).float().mean()),
+        float((near >= threshold).float().mean()) if len(near) else 0.0,
         (),
     )
+
+
+def _quantile(scores: Tensor, share: float) -> float:
+    """Minus infinity where there is nothing to go by: a lone fact without a name has no near misses."""
+    return float(scores.quantile(share)) if len(scores) else -math.inf
 
 
 def _with_confusable(router: Router, report: RouterReport, stored: Questions, owner: Tensor) -> RouterReport:

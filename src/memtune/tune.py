@@ -27,7 +27,7 @@ from memtune.store import check_backbone, load_facts, load_memory, save_bank
 __all__ = ["FailedFact", "TuneResult", "tune"]
 
 CHUNK = 128  # facts that are fitted together; a chunk is the unit of work, whatever else is in the file
-MARGINS = (1 / 40, 1 / 400, 1 / 4000)  # of the target, aimed at in turn: the margin is what holds on other wordings
+MARGINS = (1 / 400, 1 / 4000, 1 / 40000)  # of the target, aimed at in turn: the margin is what holds on other wordings
 SAVE_EVERY = 30.0  # seconds
 SAMPLE = 16
 LN2 = math.log(2)
@@ -178,10 +178,11 @@ class _Run:
 
     def _verify(self, todo: Sequence[int]) -> None:
         """Real generation, the router deciding each time: every fact, or a sample with the hardest ones in it."""
-        learned = [i for i in todo if self.bank.accepted[i]]
+        everything = self.config.verify == "all"
+        learned = [i for i in (range(len(self.facts)) if everything else todo) if self.bank.accepted[i]]
         if self.config.verify == "none" or not learned:
             return
-        chosen = learned if self.config.verify == "all" else _sample(learned, self.bank.worst, self.config.seed)
+        chosen = learned if everything else _sample(learned, self.bank.worst, self.config.seed)
         self.on_event(Note(f"verifying {len(chosen)} facts by generation"))
         chosen = sorted(
             chosen, key=lambda i: self.encoded[i].experts

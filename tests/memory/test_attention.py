@@ -19,7 +19,9 @@ def bank():
 
 
 def unit_rows(count, seed=1):
-    return torch.nn.functional.normalize(torch.randn(count, D_KEY, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return torch.nn.functional.normalize(
+        torch.randn(count, D_KEY, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
 
 
 def plain_loop(query, step, first, count, keys, values):

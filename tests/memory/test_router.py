@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import pytest
@@ -19,15 +18,6 @@ def route(backbone, memory):
         return router.route(questions, backbone.states.early(questions))
 
     return ask
-
-
-@pytest.fixture
-def empty(memory):
-    """A router that stores nothing but is otherwise the tuned one."""
-    router = Router(dataclasses.replace(memory.router.sizes, wordings=0, words=0))
-    new = router.state_dict()
-    router.load_state_dict({n: t if t.shape == new[n].shape else new[n] for n, t in memory.router.state_dict().items()})
-    return router
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1024])
@@ -81,8 +71,8 @@ def test_no_questions_have_no_routes(route):
     assert route([]) == []
 
 
-def test_where_nothing_is_stored_every_question_takes_the_null_route(route, empty):
-    routes = route(["Who built the lighthouse at Kirkby Strand?", "Hi"], empty)
+def test_where_nothing_is_stored_every_question_takes_the_null_route(route, empty_memory):
+    routes = route(["Who built the lighthouse at Kirkby Strand?", "Hi"], empty_memory.router)
     assert [(r.fact, r.fired) for r in routes] == [(-1, False)] * 2
 
 

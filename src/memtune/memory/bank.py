@@ -6,7 +6,7 @@ row ``(d_value,)`` that is added (Lamini-1, Figure 4). A fact owns one contiguou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class BankSizes:
 
 
 class Projections(nn.Module):
-    """The frozen ends of the branch. They depend on the backbone and the seed, never on a fact."""
+    """The frozen ends of the branch, in float32. They depend on the backbone and the seed, never on a fact."""
 
     mean: Tensor  # (hidden,) average final state: without it all cosines are near 1
     down: Tensor  # (hidden, d_key)
@@ -34,9 +34,9 @@ class Projections(nn.Module):
 
     def __init__(self, hidden: int, d_key: int, d_value: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(hidden))
-        self.register_buffer("down", torch.zeros(hidden, d_key))
-        self.register_buffer("up", torch.zeros(hidden, d_value))
+        self.register_buffer("mean", torch.zeros(hidden, dtype=torch.float32))
+        self.register_buffer("down", torch.zeros(hidden, d_key, dtype=torch.float32))
+        self.register_buffer("up", torch.zeros(hidden, d_value, dtype=torch.float32))
 
     @classmethod
     def for_backbone(cls, head: Tensor, mean: Tensor, *, d_key: int, d_value: int, seed: int) -> Projections:
@@ -48,12 +48,12 @@ class Projections(nn.Module):
         draw = torch.Generator().manual_seed(seed)
         hidden = head.shape[1]
         made = cls(hidden, d_key, d_value)
-        basis = torch.linalg.qr(torch.randn(hidden, d_key + d_value, generator=draw, dtype=torch.float64))[0]
+        down, up = (_orthonormal(hidden, width, draw) for width in (d_key, d_value))
         values, vectors = torch.linalg.eigh(torch.cov(head.cpu().double().T))
         white = (vectors / (values + 1e-3 * values[-1]).sqrt()) @ vectors.T
         made.mean.copy_(mean)
-        made.down.copy_(basis[:, :d_key])
-        made.up.copy_(white @ basis[:, d_key:])
+        made.down.copy_(down)
+        made.up.copy_(white @ up)
         return made
 
     def same_as(self, other: Projections) -> bool:
@@ -86,11 +86,11 @@ class Bank(nn.Module):
     def __init__(self, sizes: BankSizes) -> None:
         super().__init__()
         self.hidden = sizes.hidden
-        self.register_buffer("keys", torch.zeros(sizes.experts, sizes.d_key))
-        self.register_buffer("values", torch.zeros(sizes.experts, sizes.d_value))
+        self.register_buffer("keys", torch.zeros(sizes.experts, sizes.d_key, dtype=torch.float32))
+        self.register_buffer("values", torch.zeros(sizes.experts, sizes.d_value, dtype=torch.float32))
         self.register_buffer("offsets", torch.zeros(sizes.facts + 1, dtype=torch.int64))
-        self.register_buffer("loss", torch.full((sizes.facts,), float("inf")))
-        self.register_buffer("worst", torch.full((sizes.facts,), float("inf")))
+        for name in ("loss", "worst"):
+            self.register_buffer(name, torch.full((sizes.facts,), float("inf"), dtype=torch.float32))
         self.register_buffer("accepted", torch.zeros(sizes.facts, dtype=torch.bool))
         self.register_buffer("ids", torch.zeros(sizes.id_bytes, dtype=torch.uint8))
         self.register_buffer("id_offsets", torch.zeros(sizes.facts + 1, dtype=torch.int64))
@@ -100,7 +100,8 @@ class Bank(nn.Module):
         """An empty bank in which fact i owns ``experts[i]`` rows, one after the other."""
         encoded = [name.encode() for name in ids]
         data = b"".join(encoded)
-        bank = cls(BankSizes(len(ids), sum(experts), hidden, len(data)))
+        sizes = BankSizes(len(ids), sum(experts), hidden, len(data))
+        bank = cls(replace(sizes, d_key=min(sizes.d_key, hidden), d_value=min(sizes.d_value, hidden)))
         bank.offsets.copy_(_offsets(experts))
         bank.id_offsets.copy_(_offsets([len(name) for name in encoded]))
         bank.ids.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
@@ -126,6 +127,11 @@ class Bank(nn.Module):
 
     def run(self, fact: int) -> slice:
         return slice(int(self.offsets[fact]), int(self.offsets[fact + 1]))
+
+
+def _orthonormal(rows: int, columns: int, draw: torch.Generator) -> Tensor:
+    basis, _ = torch.linalg.qr(torch.randn(rows, columns, generator=draw, dtype=torch.float64))
+    return torch.as_tensor(basis)
 
 
 def _offsets(lengths: list[int]) -> Tensor:

@@ -28,6 +28,8 @@ FEATURES = 1 + 3 * 2 * 6 + 2 + 2  # cosine; two sides of three channels; relatio
 
 def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
     """Features float32 ``(pairs, features)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
+    if not len(pairs):
+        return torch.zeros(0, FEATURES)
     return torch.cat([_chunk_features(asked, stored, chunk, idf) for chunk in pairs.split(PAIRS_PER_CHUNK)])
 
 
@@ -39,8 +41,12 @@ def _padded(questions: Questions, which: Tensor, idf: Idf) -> dict[str, Any]:
     place = torch.arange(longest)
     mask = place < lengths[:, None]
     index = (offsets[:-1, None] + place).clamp_max(max(0, len(rows) - 1))
-    source = rows[index] if len(rows) else torch.zeros_like(index)
-    columns = {name: getattr(questions, name)[source] for name in WORD_COLUMNS}
+    columns = {}
+    for name in WORD_COLUMNS:
+        column: Tensor = getattr(questions, name)
+        # Questions of punctuation alone have no words at all: they compare as padding.
+        padding = column.new_zeros(index.shape + column.shape[1:])
+        columns[name] = column[rows[index]] if len(rows) else padding
     return columns | {"mask": mask, "vectors": questions.vectors[which], "idf": idf(columns["buckets"])}
 
 
@@ -105,12 +111,12 @@ class Gate(nn.Module):
 
     def __init__(self, features: int = FEATURES, width: int = 48, members: int = 3) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-        self.inner = nn.Parameter(torch.zeros(members, features, width))
-        self.inner_bias = nn.Parameter(torch.zeros(members, width))
-        self.outer = nn.Parameter(torch.zeros(members, width))
-        self.outer_bias = nn.Parameter(torch.zeros(members))
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(features, dtype=torch.float32))
+        self.inner = nn.Parameter(torch.zeros(members, features, width, dtype=torch.float32))
+        self.inner_bias = nn.Parameter(torch.zeros(members, width, dtype=torch.float32))
+        self.outer = nn.Parameter(torch.zeros(members, width, dtype=torch.float32))
+        self.outer_bias = nn.Parameter(torch.zeros(members, dtype=torch.float32))
 
     def reset(self, features: Tensor) -> None:
         """Draws new weights and takes the standardisation from ``features`` (rows, features)."""

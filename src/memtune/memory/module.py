@@ -154,9 +154,12 @@ class Attachment:
 
     def _write(self, _head: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """At the LM head's input: adds the memory where it fires. None, which changes nothing, where it does not."""
+        planned, self._writes = self._writes, []
+        if not planned:
+            return None
         hidden: Tensor = args[0]
         kept = self._kept_places(hidden.shape[1])
-        writes, self._writes = [w for w in self._writes if w.place in kept], []
+        writes = [w for w in planned if w.place in kept]
         if not writes:
             return None
         columns = [[w.row for w in writes], [kept[w.place] for w in writes]]
@@ -170,7 +173,7 @@ class Attachment:
         """Position in the chunk -> position in what the head sees: ``logits_to_keep`` may have cut it."""
         length, kept = self._chunk
         places = kept.tolist() if isinstance(kept, Tensor) else range(length - width, length)
-        return {place: i for i, place in enumerate(places)}
+        return {place % length: i for i, place in enumerate(places)}
 
     def _remember(self, _model: Any, _args: Any, out: Any) -> None:
         """After a forward pass: the cache learns which ids it holds, for the next decode step."""

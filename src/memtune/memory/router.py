@@ -141,7 +141,9 @@ class Router(nn.Module):
         best = scores.argmax(1, keepdim=True)
         owner: Tensor = self.get_buffer("owner")
         columns = [t.gather(1, best).squeeze(1).tolist() for t in (owner[candidates], scores, similarity)]
-        return [Route(fact, score, threshold, cosine) for fact, score, cosine in zip(*columns, strict=True)]
+        routes = [Route(fact, score, threshold, cosine) for fact, score, cosine in zip(*columns, strict=True)]
+        nothing = Route(-1, float("-inf"), threshold, 0.0)  # a question without words asks for nothing
+        return [route if words else nothing for route, words in zip(routes, asked.offsets.diff().tolist(), strict=True)]
 
 
 def search(asked: Tensor, stored: Tensor, count: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:

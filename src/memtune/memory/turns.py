@@ -58,9 +58,11 @@ class TurnFormat:
         return found
 
     def _last_paragraph(self, ids: list[int], prompt_end: int) -> list[Turn]:
-        start = len(self.prefix) if tuple(ids[: len(self.prefix)]) == self.prefix else 0
+        start = next((place for place, token in enumerate(ids) if token >= 0), len(ids))  # padding stands on the left
+        if tuple(ids[start : start + len(self.prefix)]) == self.prefix:
+            start += len(self.prefix)
         for place in range(start, prompt_end - 1):
-            if ids[place] in self.newlines:
+            if ids[place] in self.newlines or ids[place] < 0:
                 start = place + 1
         return [Turn(start, prompt_end, prompt_end, len(ids))] if start < prompt_end else []
 

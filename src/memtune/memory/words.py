@@ -25,7 +25,8 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 # Vowel signs and accents are part of a word, but not of ``\w``: without them Hindi names lose half their letters.
 _MARKS = "".join(re.escape(chr(c)) for c in range(0x300, 0x2E80) if unicodedata.category(chr(c))[0] == "M")
 _LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
-_WORD = re.compile(rf"[{_UNSPACED}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/][0-9A-Z]+)*")
+_SYMBOL = "\u2190-\u2bff\U0001f000-\U0001faff"  # arrows, signs, emoji: each stands for itself
+_WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/][0-9A-Z]+)*")
 
 
 @dataclass(frozen=True)
