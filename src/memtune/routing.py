@@ -187,13 +187,17 @@ def _nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Te
 
 
 def _train(gate: Gate, rows: _Rows, prior: Prior, seed: int) -> None:
-    """Full-batch AdamW on the lessons and the user's own rows; network m sees no row of fold m."""
-    features = torch.cat([prior.features, rows.features])
+    """Full-batch AdamW on the lessons and the user's own rows; network m sees no row of fold m.
+
+    In float64: in float32 the last bits depend on what else the process has done, and training makes them grow.
+    """
+    gate.double()
+    features = torch.cat([prior.features, rows.features]).double()
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         torch.manual_seed(seed)
         gate.reset(features)
     taught = torch.zeros(len(prior.same), dtype=torch.bool)
-    target = torch.cat([prior.same, rows.positive]).float().expand(FOLDS, -1)
+    target = torch.cat([prior.same, rows.positive]).double().expand(FOLDS, -1)
     groups = [F.pad(prior.same, (0, len(rows.kind))), F.pad(~prior.same, (0, len(rows.kind)))]
     groups += [torch.cat([taught, side]) for side in (rows.positive, ~rows.positive)]
     fold = F.pad(rows.fold, (len(taught), 0), value=-1)
@@ -206,7 +210,7 @@ def _train(gate: Gate, rows: _Rows, prior: Prior, seed: int) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    gate.requires_grad_(False)
+    gate.float().requires_grad_(False)
 
 
 def _weights(groups: Sequence[Tensor], shares: Sequence[float], used: Tensor) -> Tensor:

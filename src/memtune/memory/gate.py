@@ -22,6 +22,7 @@ __all__ = ["Gate", "gate_features"]
 Idf = Callable[[Tensor], Tensor]
 
 PAIRS_PER_CHUNK = 4096
+GRID = 4096.0  # features are rounded to 1/4096: the last bits of a state depend on the batch it was read in
 SPELT_ALIKE = 0.5  # trigram Jaccard of a name and its inflected or misspelt form
 FEATURES = 1 + 3 * 2 * 6 + 2 + 2  # cosine; two sides of three channels; relation; has either side a name?
 
@@ -30,7 +31,8 @@ def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) 
     """Features float32 ``(pairs, features)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
     if not len(pairs):
         return torch.zeros(0, FEATURES)
-    return torch.cat([_chunk_features(asked, stored, chunk, idf) for chunk in pairs.split(PAIRS_PER_CHUNK)])
+    features = torch.cat([_chunk_features(asked, stored, chunk, idf) for chunk in pairs.split(PAIRS_PER_CHUNK)])
+    return torch.round(features * GRID) / GRID
 
 
 def _padded(questions: Questions, which: Tensor, idf: Idf) -> dict[str, Any]:
