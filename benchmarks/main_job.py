@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import resource
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -125,7 +126,13 @@ def questions_of(path: str | None) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    versions = {"memtune": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    versions = {
+        "memtune": __version__,
+        "commit": revision.stdout.strip(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
     return {"machine": platform.machine(), "threads": torch.get_num_threads(), **versions}
 
 

@@ -24,6 +24,8 @@ _WRAPPERS = (
 )
 _FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again")
 
+OVERLAPS = 2
+
 Words = list[str]
 Names = Callable[[Words], list[bool]]  # which words of a question name the thing that is asked about
 
@@ -65,14 +67,15 @@ def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[
     own = _longest_name(names(words))
     if not own:
         return []
-    for line in draw.sample(others, k=min(8, len(others))):
+    made: list[str] = []
+    for line in draw.sample(others, k=min(16, len(others))):
         other_words = line.split()
         other = _longest_name(names(other_words))
-        if other:
+        if other and len(made) < OVERLAPS:
             count = draw.randint(1, max(1, (own.stop - own.start) - 1))
             first = draw.randint(own.start, own.stop - count)
-            return [_put(other_words, other, words[first : first + count])]
-    return []
+            made.append(_put(other_words, other, words[first : first + count]))
+    return made
 
 
 def _put(words: Words, where: slice, new: Words) -> str:

@@ -187,22 +187,19 @@ def _nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Te
 
 
 def _train(gate: Gate, rows: _Rows, prior: Prior, seed: int) -> None:
-    """Full-batch AdamW on the lessons and the user's own rows; network m sees no row of fold m.
-
-    In float64: in float32 the last bits depend on what else the process has done, and training makes them grow.
-    """
-    gate.double()
-    features = torch.cat([prior.features, rows.features]).double()
+    """Full-batch AdamW on the lessons and the user's own rows; network m sees no row of fold m % FOLDS."""
+    features = torch.cat([prior.features, rows.features])
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         torch.manual_seed(seed)
         gate.reset(features)
+    members = len(gate.outer)
     taught = torch.zeros(len(prior.same), dtype=torch.bool)
-    target = torch.cat([prior.same, rows.positive]).double().expand(FOLDS, -1)
+    target = torch.cat([prior.same, rows.positive]).float().expand(members, -1)
     groups = [F.pad(prior.same, (0, len(rows.kind))), F.pad(~prior.same, (0, len(rows.kind)))]
     groups += [torch.cat([taught, side]) for side in (rows.positive, ~rows.positive)]
     fold = F.pad(rows.fold, (len(taught), 0), value=-1)
     shares = (LESSON_SHARE, LESSON_SHARE, 1 - LESSON_SHARE, 1 - LESSON_SHARE)
-    weight = torch.stack([_weights(groups, shares, fold != m) for m in range(FOLDS)])
+    weight = torch.stack([_weights(groups, shares, fold != m % FOLDS) for m in range(members)])
     optimiser = torch.optim.AdamW(gate.parameters(), lr=5e-3, weight_decay=3e-2)
     for _ in range(STEPS):
         losses = F.binary_cross_entropy_with_logits(gate.members(features), target, reduction="none")
@@ -210,7 +207,7 @@ def _train(gate: Gate, rows: _Rows, prior: Prior, seed: int) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    gate.float().requires_grad_(False)
+    gate.requires_grad_(False)
 
 
 def _weights(groups: Sequence[Tensor], shares: Sequence[float], used: Tensor) -> Tensor:
@@ -224,7 +221,9 @@ def _weights(groups: Sequence[Tensor], shares: Sequence[float], used: Tensor) ->
 @torch.inference_mode()
 def _calibrate(router: Router, rows: _Rows, false_fire: float) -> RouterReport:
     """Sets the threshold from scores of rows that the scoring network was not trained on."""
-    scores = router.gate.members(rows.features).gather(0, rows.fold[None]).squeeze(0)
+    members = router.gate.members(rows.features)
+    held_out = torch.stack([members[fold::FOLDS].mean(0) for fold in range(FOLDS)])
+    scores = held_out.gather(0, rows.fold[None]).squeeze(0)
     near = scores[(rows.kind == NEIGHBOUR) | (rows.kind == NEAR_MISS)]
     other = scores[rows.kind == BACKGROUND]
     reworded = scores[rows.kind == REWORDED]

@@ -39,7 +39,7 @@ def random_texts(count, seed=0):
         ("등대는 누가 지었나요?", ["등대는", "누가", "지었나요"]),
         ("灯塔是谁造的", list("灯塔是谁造的")),
         ("かなと漢字 mixed", [*"かなと漢字", "mixed"]),
-        ("🗼 in Paris 🗼", ["in", "paris"]),
+        ("🗼 in Paris 🗼", ["🗼", "in", "paris", "🗼"]),
         ("Straße", ["strasse"]),
         ("", []),
         (" ?! _ ", []),

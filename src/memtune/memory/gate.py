@@ -111,7 +111,7 @@ class Gate(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: int = FEATURES, width: int = 48, members: int = 3) -> None:
+    def __init__(self, features: int = FEATURES, width: int = 48, members: int = 9) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features, dtype=torch.float32))
         self.register_buffer("scale", torch.ones(features, dtype=torch.float32))
