@@ -1,13 +1,15 @@
 """Synthetic wordings, made from the user's own questions, that teach the gate what a question may and may not change.
 
 *Rewordings* change what a person changes without asking for something else: case, end punctuation, frequent words,
-order, a polite wrapper, a typo. *Near misses* change what makes it another question: the name in it, a digit of a code.
+order, a polite wrapper, a typo. *Near misses* change what makes it another question: the name in it, a digit of a
+code, what is to be done with it.
 """
 
 from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections.abc import Callable
 
 __all__ = ["Names", "near_misses", "overlaps", "rewordings"]
@@ -22,9 +24,34 @@ _WRAPPERS = (
     "do you know {}",
     "{} Please answer briefly.",
 )
+_TASKS = (
+    "Translate this question: {}",
+    "Translate into French: {}",
+    'How many words has "{}"?',
+    "Is it true that somebody asked: {}",
+    "Repeat after me: {}",
+    "Repeat this sentence: {}",
+    'How often does the letter e occur in "{}"?',
+    "Rephrase the question: {}",
+    "Write a poem about this: {}",
+    "Who would ask this: {}",
+    "Is this a good question: {}",
+    "Correct the spelling: {}",
+    "{} Do not answer, only say how hard it would be to find out.",
+    "Which language is this in: {}",
+    "Spell backwards: {}",
+    "Why would anybody want to know {}",
+    "Make a quiz of five questions like this one: {}",
+    "Übersetze diese Frage: {}",
+    "Wie viele Wörter hat der Satz „{}“?",
+    "把这句话翻译成英语：{}",
+    "이 문장을 영어로 번역해 줘: {}",
+    "ترجم هذا السؤال إلى الإنجليزية: {}",
+)
 _FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again")
 
 OVERLAPS = 2
+MISSPELT = 0.35  # of the times that it is drawn
 
 Words = list[str]
 Names = Callable[[Words], list[bool]]  # which words of a question name the thing that is asked about
@@ -43,7 +70,10 @@ def rewordings(question: str, names: Names, count: int, seed: int) -> list[str]:
 
 
 def near_misses(question: str, others: list[str], names: Names, seed: int) -> list[str]:
-    """Questions that are not ``question``: another name in it, another digit. ``others`` lend their names."""
+    """Questions that are not ``question``: another name, digit, suffix or letter in it, or another task around it.
+
+    ``others`` lend their names and letters.
+    """
     draw = random.Random(f"{seed}:{question}:near")
     words = question.split()
     own = _longest_name(names(words))
@@ -55,9 +85,8 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
             if other and other_words[other] != words[own]:
                 made.append(_put(words, own, other_words[other]))
                 break
-    if altered := _other_digit(words, draw):
-        made.append(altered)
-    return made
+    altered = (_other_digit(question, draw), _other_suffix(words, draw), _other_letter(words, names, others, draw))
+    return [*made, *(text for text in altered if text), draw.choice(_TASKS).format(question)]
 
 
 def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:
@@ -95,13 +124,44 @@ def _longest_name(flags: list[bool]) -> slice | None:
     return best
 
 
-def _other_digit(words: Words, draw: random.Random) -> str | None:
-    text = " ".join(words)
+def _other_digit(text: str, draw: random.Random) -> str | None:
     digits = [i for i, character in enumerate(text) if character.isdigit()]
     if not digits:
         return None
     i = draw.choice(digits)
     return text[:i] + draw.choice([d for d in "0123456789" if d != text[i]]) + text[i + 1 :]
+
+
+def _other_suffix(words: Words, draw: random.Random) -> str | None:
+    """RX4 for RX4b or RX42: what tells two codes apart often stands at their end."""
+    codes = [i for i, word in enumerate(words) if any(map(str.isdigit, word))]
+    if not codes:
+        return None
+    i = draw.choice(codes)
+    core = words[i].rstrip("?!.,;:")
+    return _put(words, slice(i, i + 1), [core + draw.choice("abcx0123456789") + words[i][len(core) :]])
+
+
+def _other_letter(words: Words, names: Names, others: list[str], draw: random.Random) -> str | None:
+    """Another character in a name, in scripts without case: there a character is much of a word, not a slip."""
+    places = [
+        (i, j)
+        for i, (word, name) in enumerate(zip(words, names(words), strict=True))
+        for j, letter in enumerate(word)
+        if name and letter.isalpha() and letter.lower() == letter.upper()
+    ]
+    if not places:
+        return None
+    i, j = draw.choice(places)
+    letters = {c for line in others for c in line if c != words[i][j] and _script(c) == _script(words[i][j])}
+    if not letters:
+        return None
+    return _put(words, slice(i, i + 1), [words[i][:j] + draw.choice(sorted(letters)) + words[i][j + 1 :]])
+
+
+def _script(character: str) -> str:
+    """HANGUL, CJK, ARABIC ...: how Unicode's name of a character begins."""
+    return unicodedata.name(character, "").split(" ")[0]
 
 
 def _drop(words: Words, names: list[bool], draw: random.Random) -> Words:
@@ -150,6 +210,9 @@ def _typo(words: Words, names: list[bool], draw: random.Random) -> Words:
 
 
 def _misspell(words: Words, names: list[bool], draw: random.Random) -> Words:
+    """A name with a slip in it, or inflected; now and then, or the gate would take one name for another."""
+    if draw.random() > MISSPELT:
+        return words
     free = [i for i, word in enumerate(words) if names[i] and len(word) > 5 and word.isalpha()]
     return _transpose(words, free, draw)
 

@@ -18,6 +18,7 @@ from .bank import Bank, BankSizes, Projections
 from .router import Route, Router, RouterSizes
 from .states import StateReader
 from .turns import Turn, TurnFormat
+from .words import endings
 
 __all__ = ["Attachment", "Memory", "MemoryConfig"]
 
@@ -114,13 +115,20 @@ class Attachment:
             hook.remove()
 
     def route(self, questions: list[Ids]) -> list[Route]:
-        """The routes of questions, each asked alone. Decisions are kept: a decode step looks its question up."""
+        """The routes of user turns, each asked alone. Decisions are kept: a decode step looks its question up.
+
+        A turn is routed as a whole and by its last sentences, each read alone; the surest of them decides.
+        """
         new = [q for q in dict.fromkeys(questions) if q not in self._routes]
         if len(self._routes) + len(new) > ROUTES_KEPT:
             self._routes.clear()
             new = list(dict.fromkeys(questions))
         if new:
-            self._routes |= zip(new, self.memory.router.route(new, self._states.early(new)), strict=True)
+            parts = [endings(question, self.memory.router.reader.vocabulary) for question in new]
+            flat = list(dict.fromkeys(part for part_of in parts for part in part_of))
+            found = dict(zip(flat, self.memory.router.route(flat, self._states.early(flat)), strict=True))
+            for question, part_of in zip(new, parts, strict=True):
+                self._routes[question] = max((found[part] for part in part_of), key=lambda route: route.score)
         return [self._routes[q] for q in questions]
 
     def _follow(self, _model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Questions as the router keeps them: one vector for the index, and a row for each word for the gate.
 
 A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a
-projection learned so that wordings of one relation fall together; beside them what its letters say: trigram sketch,
+projection learned so that wordings of one relation fall together; beside them what its letters say: sketch,
 rarity, and whether it looks like a name. Words rather than tokens, because the two sides of a comparison then line up
 on the unit that is replaced when somebody rewords a question.
 """
@@ -21,7 +21,7 @@ __all__ = ["WORD_COLUMNS", "Questions", "Reader", "Views", "Whitening", "count_w
 
 Ids = tuple[int, ...]
 PUNCTUATION_WEIGHT = 0.05
-WORD_COLUMNS = ("meaning", "relation", "sketch", "buckets", "entity")
+WORD_COLUMNS = ("meaning", "relation", "sketch", "buckets", "kind")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Questions:
     relation: Tensor  # float16 (words, d_gate), summed over words before they are compared
     sketch: Tensor  # bool (words, SKETCH)
     buckets: Tensor  # int32 (words,), where the counts of the word stand
-    entity: Tensor  # bool (words,)
+    kind: Tensor  # uint8 (words,): PLAIN, CAPITAL, NAME or DIGIT
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -120,7 +120,7 @@ class Reader:
             relation=relation.half(),
             sketch=sketches(words),
             buckets=buckets,
-            entity=torch.tensor([word.entity for word in words], dtype=torch.bool),
+            kind=torch.tensor([word.kind for word in words], dtype=torch.uint8),
         )
 
     def read_all(self, ids: Sequence[Ids], states: Sequence[Tensor]) -> Questions:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .gate import Gate, gate_features
+from .compare import gate_features
+from .gate import Gate
 from .questions import WORD_COLUMNS, Questions, Reader, Views, Whitening
 from .words import BUCKETS, SKETCH, Vocabulary
 
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
 CANDIDATES = 32
+CERTAIN = 30.0  # the score of a question in the very words of a stored one: there is nothing left to decide
 STORED = ("vectors", "offsets", *WORD_COLUMNS)
 Ids = tuple[int, ...]
 
@@ -61,7 +63,7 @@ class Router(nn.Module):
             "relation": ((sizes.words, sizes.d_gate), torch.float16),
             "sketch": ((sizes.words, SKETCH), torch.bool),
             "buckets": ((sizes.words,), torch.int32),
-            "entity": ((sizes.words,), torch.bool),
+            "kind": ((sizes.words,), torch.uint8),
             "counts": ((BUCKETS,), torch.float32),
             "documents": ((1,), torch.float32),
             "threshold": ((1,), torch.float32),
@@ -77,6 +79,7 @@ class Router(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         self.gate = Gate()
         self._reader: Reader | None = None
+        self._exact: dict[Ids, int] = {}
 
     @property
     def reader(self) -> Reader:
@@ -121,6 +124,7 @@ class Router(nn.Module):
         for name in STORED:
             self.get_buffer(name).copy_(getattr(questions, name))
         self.get_buffer("owner").copy_(owner)
+        self._exact = {}
 
     @torch.inference_mode()
     def route(self, questions: list[Ids], states: list[Tensor]) -> list[Route]:
@@ -138,12 +142,26 @@ class Router(nn.Module):
         similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
         pairs = all_pairs(candidates)
         scores = self.gate(gate_features(asked, stored, pairs, self.reader.idf)).view(candidates.shape)
+        self._mark_exact(asked, stored, candidates, scores)
         best = scores.argmax(1, keepdim=True)
         owner: Tensor = self.get_buffer("owner")
         columns = [t.gather(1, best).squeeze(1).tolist() for t in (owner[candidates], scores, similarity)]
         routes = [Route(fact, score, threshold, cosine) for fact, score, cosine in zip(*columns, strict=True)]
         nothing = Route(-1, float("-inf"), threshold, 0.0)  # a question without words asks for nothing
         return [route if words else nothing for route, words in zip(routes, asked.offsets.diff().tolist(), strict=True)]
+
+    def _mark_exact(self, asked: Questions, stored: Questions, candidates: Tensor, scores: Tensor) -> None:
+        """CERTAIN for the candidate whose words are those that were asked, one by one."""
+        if not self._exact:
+            self._exact = {words: number for number, words in enumerate(_spelt(stored))}
+        for row, words in enumerate(_spelt(asked)):
+            if (number := self._exact.get(words)) is not None:
+                scores[row, candidates[row] == number] = CERTAIN
+
+
+def _spelt(questions: Questions) -> list[Ids]:
+    """The words of each question, as their buckets."""
+    return [tuple(words.tolist()) for words in questions.buckets.split(questions.offsets.diff().tolist())]
 
 
 def search(asked: Tensor, stored: Tensor, count: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Words, read from token ids through a table of the vocabulary's bytes: the router needs no tokenizer.
 
 A word is a run of letters, marks and digits; in scripts without spaces every character is one. A word is compared by
-its character trigrams, folded into a fixed number of buckets, and weighed by how rare it is (its IDF).
+its runs of one to three characters, folded into a fixed number of buckets, and weighed by how rare it is (its IDF).
 """
 
 from __future__ import annotations
@@ -15,18 +15,40 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["SKETCH", "Vocabulary", "Word", "is_entity", "sketches", "word_bucket", "words_of"]
+__all__ = [
+    "CAPITAL",
+    "DIGIT",
+    "NAME",
+    "PLAIN",
+    "SKETCH",
+    "Vocabulary",
+    "Word",
+    "endings",
+    "kind_of",
+    "sketches",
+    "word_bucket",
+    "words_of",
+]
 
-SKETCH = 128  # buckets of a word's trigram sketch
+SKETCH = 256  # buckets of a word's sketch
 BUCKETS = 1 << 16  # buckets of the word counts behind the IDF
+
+# What a word's letters say of it. CAPITAL opens a sentence, where any word has one: there only rarity tells a name.
+PLAIN, CAPITAL, NAME, DIGIT = range(4)
 
 # Han, Kana and the scripts of South-East Asia are written without spaces: there each character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # Vowel signs and accents are part of a word, but not of ``\w``: without them Hindi names lose half their letters.
 _MARKS = "".join(re.escape(chr(c)) for c in range(0x300, 0x2E80) if unicodedata.category(chr(c))[0] == "M")
 _LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
-_SYMBOL = "\u2190-\u2bff\U0001f000-\U0001faff"  # arrows, signs, emoji: each stands for itself
+_SYMBOL = "+#%$€£&@=<>*~^|\u2190-\u2bff\U0001f000-\U0001faff"  # C++ is not C; arrows and emoji: each for itself
 _WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/][0-9A-Z]+)*")
+
+# Behind these a sentence is over; a colon is no end: "translate this question: ..." is one request.
+_END = re.compile(rb"[.!?][\"')\]]*\s*$|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4)\s*$|\n\s*$")
+ENDINGS = 3
+
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,7 @@ class Word:
     text: str  # case-folded
     start: int  # byte offset in the question
     end: int
-    entity: bool  # a digit, or a capital that does not open a sentence: likely to name one thing
+    kind: int  # PLAIN, CAPITAL, NAME or DIGIT
 
 
 class Vocabulary:
@@ -44,6 +66,7 @@ class Vocabulary:
         self.data, self.offsets = data, offsets
         self._bytes = bytes(data.cpu().numpy().tobytes())
         self._offsets: list[int] = offsets.tolist()
+        self._numbers: dict[bytes, int] | None = None
 
     @classmethod
     def from_pieces(cls, pieces: list[bytes]) -> Vocabulary:
@@ -53,6 +76,30 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         return self._bytes[self._offsets[token] : self._offsets[token + 1]]
+
+    def opening(self, token: int) -> int:
+        """The token that spells ``token`` without the space before it, or ``token`` where there is none."""
+        if self._numbers is None:
+            self._numbers = {}
+            for number in range(len(self._offsets) - 1):
+                self._numbers.setdefault(self.piece(number), number)
+        return self._numbers.get(self.piece(token).lstrip(), token)
+
+
+def endings(ids: Ids, vocabulary: Vocabulary) -> list[Ids]:
+    """The whole turn, and what follows each of its last few sentence ends: the question of a long request stands there.
+
+    A part begins as a turn does, without the space that parts it from the sentence before.
+    """
+    text, starts = b"", []
+    for place, token in enumerate(ids):
+        piece = vocabulary.piece(token)
+        # "3.5" and "e.g.x" go on: an end in Latin script is followed by a space.
+        if piece.strip() and _END.search(text) and (piece[:1].isspace() or text[-1:].isspace() or text[-1] >= 0x80):
+            starts.append(place)
+        text += piece
+    parts = [ids[start:] for start in starts[-ENDINGS:] if start]
+    return [ids, *((vocabulary.opening(part[0]), *part[1:]) for part in parts)]
 
 
 def words_of(ids: tuple[int, ...], vocabulary: Vocabulary) -> tuple[list[Word], list[int]]:
@@ -64,18 +111,22 @@ def words_of(ids: tuple[int, ...], vocabulary: Vocabulary) -> tuple[list[Word], 
         byte += len(text[seen : found.start()].encode())
         raw, seen = found.group(), found.end()
         length = len(raw.encode())
-        words.append(Word(raw.casefold(), byte, byte + length, is_entity(text[: found.start()], raw)))
+        words.append(Word(raw.casefold(), byte, byte + length, kind_of(text[: found.start()], raw)))
         byte += length
     return words, _owners(pieces, words)
 
 
-def is_entity(before: str, word: str) -> bool:
-    """A digit, a capital inside, or a first capital that does not open a sentence. ``before`` stands in front of it."""
+def kind_of(before: str, word: str) -> int:
+    """DIGIT if it holds one, NAME with a capital inside or a first one that does not open a sentence, else CAPITAL or
+    PLAIN. ``before`` stands in front of it.
+    """
     if any(character.isdigit() for character in word):
-        return True
+        return DIGIT
     before = before.rstrip(" \"'“”„«»()[]¿¡")
     opens = not before or before[-1] in ".!?:;\n"
-    return any(character.isupper() for character in word[1:]) or (word[0].isupper() and not opens)
+    if any(character.isupper() for character in word[1:]) or (word[0].isupper() and not opens):
+        return NAME
+    return CAPITAL if word[0].isupper() else PLAIN
 
 
 def _owners(pieces: list[bytes], words: list[Word]) -> list[int]:
@@ -91,12 +142,13 @@ def _owners(pieces: list[bytes], words: list[Word]) -> list[int]:
 @lru_cache(maxsize=1 << 16)
 def _sketch_buckets(word: str) -> tuple[int, ...]:
     padded = f"^{word}$"
-    grams = {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
+    # Single letters and pairs as well: a typo or an ending then costs little, another name that ends alike much.
+    grams = {padded[i : i + n] for n in (1, 2, 3) for i in range(max(1, len(padded) - n + 1))}
     return tuple(sorted({zlib.crc32(gram.encode()) % SKETCH for gram in grams}))
 
 
 def sketches(words: list[Word]) -> Tensor:
-    """Trigram sketches, bool ``(words, SKETCH)``: overlap over union of two rows nears their Jaccard index."""
+    """Sketches, bool ``(words, SKETCH)``: overlap over union of two rows nears their Jaccard index."""
     rows = torch.zeros(len(words), SKETCH, dtype=torch.bool)
     for row, word in enumerate(words):
         rows[row, list(_sketch_buckets(word.text))] = True

@@ -1,0 +1,162 @@
+"""What the gate learns from: the user's own questions against each other, against synthetic wordings of themselves,
+and against what people ask that is stored nowhere.
+
+Nothing of a test set is in it. Each network of the gate is trained without one third of the facts, so that every score
+behind the threshold is one that the network gave to a fact it had not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memtune.backbone import Backbone
+from memtune.lessons import background_prompts
+from memtune.memory.compare import gate_features
+from memtune.memory.gate import MEMBERS, Gate
+from memtune.memory.questions import Questions, Reader
+from memtune.memory.router import all_pairs, search
+from memtune.names import NameFinder
+from memtune.rewordings import near_misses, overlaps, rewordings
+
+__all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Wording", "Workshop", "nearest_others"]
+__all__ += ["train", "training_rows"]
+
+Ids = tuple[int, ...]
+
+TRAINED_FACTS = 1500  # more facts teach the gate nothing new, they only take time
+REWORDINGS = 4
+NEIGHBOURS = 3
+SAME, REWORDED, NEIGHBOUR, NEAR_MISS, OVERLAP, BACKGROUND = range(6)  # kinds of rows
+FOLDS = 3
+STEPS, BATCH, RATE = 1500, 512, 1e-2
+LESSON_SHARE = 0.2  # of the draws; the rest is the user's own questions
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One stored question of fact number ``fact``."""
+
+    fact: int
+    text: str
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Reads any text as the router would."""
+
+    backbone: Backbone
+    reader: Reader
+    names: NameFinder
+
+    def read(self, ids: Sequence[Ids]) -> Questions:
+        return self.reader.read_all(ids, self.backbone.states.early(ids))
+
+    def read_texts(self, texts: Sequence[str]) -> Questions:
+        return self.read([self.backbone.prompts.question(text) for text in texts])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The gate's training set. ``kind``: what a row is; ``fold``: the third of the facts that it belongs to."""
+
+    features: Tensor  # float32 (rows, features)
+    kind: Tensor  # int64 (rows,)
+    fold: Tensor  # int64 (rows,)
+
+    @property
+    def positive(self) -> Tensor:
+        return self.kind <= REWORDED
+
+
+def training_rows(
+    workshop: Workshop, wordings: Sequence[Wording], stored: Questions, owner: Tensor, strangers: Questions, seed: int
+) -> Rows:
+    """The user's own questions against each other, against synthetic wordings of themselves, and the background."""
+    chosen = list(range(0, len(wordings), max(1, -(-len(wordings) // TRAINED_FACTS))))
+    own = torch.tensor(chosen)
+    lines = list(background_prompts())
+    kinds: dict[int, Callable[[str], list[str]]] = {
+        REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
+        NEAR_MISS: lambda text: near_misses(text, lines, workshop.names, seed),
+        OVERLAP: lambda text: overlaps(text, lines, workshop.names, seed),
+    }
+    parts: list[tuple[Tensor, int, Tensor]] = []
+
+    def add(asked: Questions, pairs: Tensor, kind: int, fold: Tensor) -> None:
+        parts.append((gate_features(asked, stored, pairs, workshop.reader.idf), kind, fold))
+
+    def fold_of(wording: Tensor) -> Tensor:
+        if len(own) < 10 * FOLDS:  # so few facts that none can be spared: the rewordings are held out instead
+            return torch.arange(len(wording)) % FOLDS
+        return owner[wording] % FOLDS
+
+    def add_neighbours(asked: Questions, mine: Tensor, count: int) -> None:
+        pairs = nearest_others(asked, stored, owner, mine, count)
+        add(asked, pairs, NEIGHBOUR, fold_of(mine[pairs[:, 0]]))
+
+    add(stored, torch.stack([own, own], 1), SAME, fold_of(own))
+    add_neighbours(stored.take(own), own, NEIGHBOURS)
+    for kind, write in kinds.items():
+        made = [(i, text) for i in chosen for text in write(wordings[i].text)]
+        if made:
+            asked, mine = workshop.read_texts([text for _, text in made]), torch.tensor([i for i, _ in made])
+            add(asked, torch.stack([torch.arange(len(made)), mine], 1), kind, fold_of(mine))
+            if kind == REWORDED:
+                add_neighbours(asked, mine, 1)
+    pairs = all_pairs(search(strangers.vectors, stored.vectors, 2)[1])
+    add(strangers, pairs, BACKGROUND, pairs[:, 0] % FOLDS)
+    return Rows(
+        torch.cat([features for features, _, _ in parts]),
+        torch.cat([torch.full((len(features),), kind) for features, kind, _ in parts]),
+        torch.cat([fold for _, _, fold in parts]),
+    )
+
+
+def nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Tensor, count: int) -> Tensor:
+    """Pairs of each asked question with the ``count`` nearest stored ones of other facts."""
+    number = search(asked.vectors, stored.vectors, count + 8)[1]
+    pairs = all_pairs(number)
+    other = (owner[number] != owner[mine][:, None]).long()
+    wanted = (other.cumsum(1) <= count) & (other > 0)
+    return pairs[wanted.flatten()]
+
+
+def train(gate: Gate, rows: Rows, lessons: tuple[Tensor, Tensor], seed: int) -> None:
+    """AdamW on draws from the lessons (features, same) and the user's own rows; network m sees no row of fold
+    m % FOLDS.
+    """
+    taught, same = lessons
+    features = torch.cat([taught, rows.features])
+    target = torch.cat([same, rows.positive]).float()
+    weight = _weights(same, rows.positive)
+    fold = F.pad(rows.fold, (len(taught), 0), value=-1)
+    used = torch.stack([fold != m % FOLDS for m in range(MEMBERS)]).float()
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
+        torch.manual_seed(seed)
+        gate.reset(features)
+        optimiser = torch.optim.AdamW(gate.parameters(), lr=RATE, weight_decay=3e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS, pct_start=0.1)
+        for drawn in torch.multinomial(weight, STEPS * BATCH, replacement=True).view(STEPS, BATCH):
+            scores = gate.members(features[drawn])
+            losses = F.binary_cross_entropy_with_logits(scores, target[drawn].expand_as(scores), reduction="none")
+            optimiser.zero_grad()
+            (losses * used[:, drawn]).mean(1).sum().backward()
+            optimiser.step()
+            schedule.step()
+    gate.requires_grad_(False)
+
+
+def _weights(same: Tensor, positive: Tensor) -> Tensor:
+    """How often a row is drawn: lessons and own rows by their share, as many that ask the same as do not."""
+    weight = torch.zeros(len(same) + len(positive))
+    parts = ((same, LESSON_SHARE, slice(len(same))), (positive, 1 - LESSON_SHARE, slice(len(same), None)))
+    for is_same, share, place in parts:
+        each = torch.stack([is_same, ~is_same]).float()
+        weight[place] = 0.5 * share * (each / each.sum(1, keepdim=True).clamp_min(1.0)).sum(0)
+    return weight

@@ -1,0 +1,175 @@
+"""Compares the words of an asked question with those of a stored one: what the gate decides on.
+
+Each word looks for its best partner on the other side: by spelling, by meaning and by relation. What it found, how rare
+it is and whether it looks like a name is its row of evidence; a question's weightiest rows go to the gate one by one.
+Beside them stand figures of the pair as a whole: how much of each side found a partner, and how near the relations are
+that are asked of the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .questions import Questions, ragged_rows
+from .words import CAPITAL, DIGIT, NAME
+
+__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "WORDS", "gate_features"]
+
+Idf = Callable[[Tensor], Tensor]
+
+WORDS = 12  # of each side: the rarest that found least; a long question's others are common words
+EVIDENCE = 17  # figures of a word
+COVERAGE = 8  # figures of a side
+PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name?, lengths, coverage
+FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE
+PAIRS_PER_CHUNK = 2048
+GRID = 4096.0  # features are rounded to 1/4096: the last bits of a state depend on the batch it was read in
+SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
+RAREST = 8.0  # nats; about the IDF of a word that only one question holds
+
+
+def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
+    """Features float32 ``(pairs, FEATURES)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
+    if not len(pairs):
+        return torch.zeros(0, FEATURES)
+    chunks = [
+        _features(_Side.of(asked, chunk[:, 0], idf), _Side.of(stored, chunk[:, 1], idf))
+        for chunk in pairs.split(PAIRS_PER_CHUNK)
+    ]
+    return torch.round(torch.cat(chunks) * GRID) / GRID
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One question of each pair, its words padded to the longest: tensors ``(pairs, words, ...)``."""
+
+    vector: Tensor  # (pairs, d_index)
+    real: Tensor  # bool
+    meaning: Tensor
+    relation: Tensor
+    sketch: Tensor
+    bucket: Tensor
+    kind: Tensor
+    idf: Tensor  # nats, 0 where padded
+
+    @classmethod
+    def of(cls, questions: Questions, which: Tensor, idf: Idf) -> _Side:
+        rows, offsets = ragged_rows(questions.offsets, which)
+        lengths = offsets.diff()
+        place = torch.arange(max(1, int(lengths.max())))
+        real = place < lengths[:, None]
+        index = (offsets[:-1, None] + place).clamp_max(max(0, len(rows) - 1))
+
+        def padded(column: Tensor) -> Tensor:
+            # Questions of punctuation alone have no words at all: they compare as padding.
+            return column[rows[index]] if len(rows) else column.new_zeros(index.shape + column.shape[1:])
+
+        meaning, relation = padded(questions.meaning).float(), padded(questions.relation).float()
+        sketch, bucket, kind = padded(questions.sketch).float(), padded(questions.buckets), padded(questions.kind)
+        return cls(questions.vectors[which], real, meaning, relation, sketch, bucket, kind, idf(bucket) * real)
+
+    @property
+    def name(self) -> Tensor:
+        return (self.kind >= NAME) & self.real
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Every asked word against every stored word: ``(pairs, asked words, stored words)``, 0 where either is padding."""
+
+    spelling: Tensor  # Jaccard index of the sketches
+    inside: Tensor  # share of the asked word's sketch that the other holds
+    equal: Tensor
+    meaning: Tensor  # cosine
+    relation: Tensor  # cosine
+
+    @classmethod
+    def of(cls, a: _Side, b: _Side) -> _Grid:
+        real = a.real[:, :, None] & b.real[:, None, :]
+        both = a.sketch @ b.sketch.transpose(1, 2)
+        size, other = a.sketch.sum(-1)[:, :, None], b.sketch.sum(-1)[:, None, :]
+        return cls(
+            spelling=(both / (size + other - both).clamp_min(1.0)) * real,
+            inside=(both / size.clamp_min(1.0)) * real,
+            equal=((a.bucket[:, :, None] == b.bucket[:, None, :]) & real).float(),
+            meaning=_cosine(a.meaning, b.meaning) * real,
+            relation=_cosine(a.relation, b.relation) * real,
+        )
+
+
+def _cosine(one: Tensor, two: Tensor) -> Tensor:
+    return F.normalize(one, dim=-1) @ F.normalize(two, dim=-1).transpose(1, 2)
+
+
+def _features(a: _Side, b: _Side) -> Tensor:
+    forth, back = _Grid.of(a, b), _Grid.of(b, a)
+    whole = [(a.vector * b.vector).sum(-1, keepdim=True), _relations(forth.spelling, a, b)]
+    whole += [(~side.name.any(1, keepdim=True)).float() for side in (a, b)]
+    whole += [side.real.sum(1, keepdim=True).float().log1p() / 3 for side in (a, b)]
+    whole += [_coverage(forth, a), _coverage(back, b)]
+    words = [_evidence(forth, a, b), _evidence(back, b, a)]
+    return torch.cat([*whole, *(rows.flatten(1) for rows in words)], 1)
+
+
+def _evidence(grid: _Grid, mine: _Side, other: _Side) -> Tensor:
+    """Rows ``(pairs, WORDS, EVIDENCE)`` of the weightiest words of one side; the first figure marks a real one."""
+    spelt, by_spelling = grid.spelling.max(2)
+    meant, by_meaning = grid.meaning.max(2)
+
+    def at(channel: Tensor, partner: Tensor) -> Tensor:
+        return channel.gather(2, partner[..., None]).squeeze(2)
+
+    def of_partner(column: Tensor) -> Tensor:
+        return column.float().gather(1, by_spelling)
+
+    columns = [mine.real.float(), spelt, meant, grid.relation.amax(2), grid.equal.amax(2), grid.inside.amax(2)]
+    columns += [at(grid.meaning, by_spelling), at(grid.spelling, by_meaning)]
+    columns += [(grid.spelling + grid.meaning).amax(2) / 2, mine.idf / RAREST, of_partner(other.idf) / RAREST]
+    for least, most in ((NAME, DIGIT), (CAPITAL, CAPITAL), (DIGIT, DIGIT)):
+        own, theirs = ((side.kind >= least) & (side.kind <= most) for side in (mine, other))
+        columns += [own.float(), of_partner(theirs)]
+    rows = torch.stack(columns, 2) * mine.real[..., None]
+    weight = (mine.idf * (1.2 - torch.maximum(spelt, meant))).masked_fill(~mine.real, -1.0)
+    kept = weight.topk(min(WORDS, weight.shape[1]), 1).indices
+    rows = rows.gather(1, kept[..., None].expand(-1, -1, EVIDENCE))
+    return F.pad(rows, (0, 0, 0, WORDS - rows.shape[1]))
+
+
+def _coverage(grid: _Grid, side: _Side) -> Tensor:
+    """``(pairs, COVERAGE)``: how much of one side found a partner, rare words counting more, and the worst misses."""
+    spelt, meant = grid.spelling.amax(2), grid.meaning.amax(2)
+    either = torch.maximum(spelt, meant)
+    names = side.idf * (side.kind >= CAPITAL)
+    rarest = side.idf.max(1, keepdim=True).indices
+    columns = [_share(spelt, side.idf**2), _share(either, side.idf**2)]
+    columns += [found.gather(1, rarest).squeeze(1) for found in (spelt, meant)]
+    columns += [_share(spelt, names**2)]
+    misses = ((1 - spelt) * names, (1 - spelt) * side.idf, (1 - either) * side.idf)
+    return torch.stack([*columns, *(miss.amax(1) / RAREST for miss in misses)], 1)
+
+
+def _share(found: Tensor, weight: Tensor) -> Tensor:
+    total = weight.sum(1)
+    return torch.where(total > 0, (found * weight).sum(1) / total.clamp_min(1e-6), 1.0)
+
+
+def _relations(spelling: Tensor, a: _Side, b: _Side) -> Tensor:
+    """Cosines ``(pairs, 2)`` of what is asked: without the names of either side, and with all words.
+
+    A question typed in lower case shows no names; there a word is one if it is spelt like a name of the other side.
+    """
+    a_name = a.name | ((spelling * b.name[:, None, :]).amax(2) > SPELT_ALIKE)
+    b_name = b.name | ((spelling * a.name[:, :, None]).amax(1) > SPELT_ALIKE)
+    without = (_summed(a, ~a_name) * _summed(b, ~b_name)).sum(-1)
+    whole = (_summed(a, a.real) * _summed(b, b.real)).sum(-1)
+    return torch.stack([without, whole], 1)
+
+
+def _summed(side: _Side, words: Tensor) -> Tensor:
+    """Unit sums ``(pairs, d)`` of the relation view over ``words``, rare words counting more."""
+    return F.normalize((side.relation * (side.idf * words)[..., None]).sum(1), dim=-1)
