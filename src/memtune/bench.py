@@ -14,9 +14,10 @@ from memtune.memory.router import Route
 __all__ = ["Bench"]
 
 CHUNK = 64  # questions between two reports of progress
-SAID = 20  # failures of a measure for which the backbone's own answer is generated as well
+SAID, SAID_TOKENS = 10, 32  # misses of a measure for which the backbone's own answer is generated as well
 SHOWN_SAID = 80  # characters
-BASE_ANSWER = 64  # tokens
+BASE_ANSWER = 64  # tokens of a turn on which nothing fires, in a conversation that goes on
+SPARE = 8  # tokens behind a fact's answer, to see whether it stops
 Told = Callable[[int], None]  # how many more questions are done
 
 
@@ -27,6 +28,12 @@ class Bench:
     asker: Asker
     facts: Sequence[Fact]
     longest: int  # tokens of an output that should be unchanged
+
+    @property
+    def most(self) -> int:
+        """Tokens that any output of this bench may take."""
+        runs = self.asker.memory.bank.offsets.diff()
+        return max(int(runs.max()) + SPARE if len(runs) else 0, self.longest, BASE_ANSWER)
 
     def recall(self, cases: Sequence[Case], told: Told) -> list[Outcome]:
         """Whether each whole output is the answer.
@@ -44,7 +51,7 @@ class Bench:
         )
         silent = [i for i in range(len(cases)) if i not in answers]
         shown = silent[:SAID]
-        own = dict(zip(shown, self._generate(cases, shown, [BASE_ANSWER] * len(shown), told), strict=True))
+        own = dict(zip(shown, self._generate(cases, shown, [SAID_TOKENS] * len(shown), told), strict=True))
         told(len(silent) - len(shown))
         return [
             self._recalled(case, route, answers.get(i), own.get(i))
@@ -106,7 +113,7 @@ class Bench:
 
     def _room(self, route: Route) -> int:
         """Tokens that the fact's answer takes, and some more to see that it stops."""
-        return self.asker.memory.bank.experts_of(route.fact) + 8
+        return self.asker.memory.bank.experts_of(route.fact) + SPARE
 
     def _generate(
         self, cases: Sequence[Case], chosen: Sequence[int], limits: Sequence[int], told: Told, *, memory: bool = True

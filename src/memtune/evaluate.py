@@ -9,14 +9,13 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 
 from memtune import __version__
-from memtune.asking import Asker
+from memtune.asking import Asker, said_by
 from memtune.backbone import Backbone, load_backbone
 from memtune.bench import Bench, Told
 from memtune.conditions import CONDITIONS, Condition, Surroundings
@@ -28,7 +27,7 @@ from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.memory.words import word_bucket
 from memtune.project import Project
-from memtune.report import EvalResult, Floors, InputFile, floors_of, promises_of, write_report
+from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, write_report
 from memtune.routing import _Workshop
 from memtune.store import check_backbone, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
@@ -48,20 +47,6 @@ ORDER = (
     "unrelated-shipped",
 )
 TALK = 3  # facts in one conversation
-
-
-@dataclass(frozen=True)
-class Scope:
-    """How much is asked. ``sample``: questions of a measure, 0 for all; ``longest``: tokens of an unchanged output."""
-
-    sample: int = 300
-    longest: int = 32
-
-    def __post_init__(self) -> None:
-        if self.sample < 0:
-            raise ConfigError(f"sample is {self.sample}", hint="--sample takes a number of questions, 0 for all")
-        if self.longest < 1:
-            raise ConfigError(f"longest is {self.longest}", hint="--longest takes a number of tokens, 1 or more")
 
 
 def evaluate(
@@ -136,6 +121,12 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _as_told(talk: Sequence[Case]) -> Case:
+    """The last turn of a conversation in which every answer before it was the expected one."""
+    before = [turn for case in talk[:-1] for turn in (*case.turns, said_by("assistant", case.expected))]
+    return talk[-1].among([*before, *talk[-1].turns])
+
+
 class _Run:
     """One measurement of one project."""
 
@@ -151,7 +142,7 @@ class _Run:
         self.prompts, self.facts = backbone.prompts, facts
         self.config, self.scope, self.on_event = config, scope, on_event
         reader = memory.router.reader
-        self.names = _Workshop(backbone, reader).names
+        self.names = _Workshop(backbone, reader).names  # the words that ingest took for names
         self.around = Surroundings(
             backbone.prompts, facts, self.names, lambda word: float(reader.counts[word_bucket(word)])
         )
@@ -209,9 +200,9 @@ class _Run:
                     suite, condition.key, condition.name, self.bench.recall(placed, self._told(name, len(placed)))
                 )
         talks = [chosen[start : start + TALK] for start in range(0, len(chosen) - 1, TALK)]
-        if talks:
-            told = self._told(f"{suite.name}, conversations", len(chosen))
-            name = f"{TALK} facts in one conversation"
+        name = f"{TALK} facts in one conversation"
+        if talks := [talk for talk in talks if self._fitting(f"{suite.name}, {name}", [_as_told(talk)])]:
+            told = self._told(f"{suite.name}, {name}", sum(map(len, talks)))
             yield self._condition(suite, "conversation", name, self.bench.conversations(talks, told))
 
     @staticmethod
@@ -235,14 +226,11 @@ class _Run:
             except Exception as error:  # a template is code of the checkpoint: some refuse a system turn
                 self._note(f"{name}: left out, the chat template refuses it: {error}")
                 return []
-            if length + self._tokens(case) <= self.room:
+            if length + self.bench.most <= self.room:
                 kept.append(case)
         if len(kept) < len(cases):
             self._note(f"{name}: {len(cases) - len(kept)} left out, the model has room for {self.room} tokens")
         return kept
-
-    def _tokens(self, case: Case) -> int:
-        return len(self.prompts.ids(case.expected)) + 8 if case.expected else self.scope.longest
 
     def _seed(self, key: str) -> str:
         return f"{self.config.seed}:{key}"

@@ -13,7 +13,7 @@ from memtune.measures import Measure, wilson
 from memtune.page import render
 from memtune.project import finite, write_beside
 
-__all__ = ["EvalResult", "Floor", "Floors", "InputFile", "Promise", "floors_of", "promises_of", "write_report"]
+__all__ = ["EvalResult", "Floor", "Floors", "InputFile", "Promise", "Scope", "floors_of", "promises_of", "write_report"]
 
 RECALL = ("paraphrase", "exact")
 NEAR_MISS = ("near-miss", "near-miss-synthetic")
@@ -102,6 +102,20 @@ class EvalResult:
     @property
     def met(self) -> bool:
         return all(floor.met for floor in self.floors)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much is asked. ``sample``: questions of a measure, 0 for all; ``longest``: tokens of an unchanged output."""
+
+    sample: int = 300
+    longest: int = 32
+
+    def __post_init__(self) -> None:
+        if self.sample < 0:
+            raise ConfigError(f"sample is {self.sample}", hint="--sample takes a number of questions, 0 for all")
+        if self.longest < 1:
+            raise ConfigError(f"longest is {self.longest}", hint="--longest takes a number of tokens, 1 or more")
 
 
 def promises_of(measures: Sequence[Measure], recall: float, false_fire: float) -> tuple[Promise, ...]:
