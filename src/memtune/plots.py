@@ -16,7 +16,8 @@ __all__ = ["Marker", "Series", "Share", "histograms", "shares"]
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 20, 16, 52
 SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares, and of one histogram
 BINS = 40
-ROUND_STEPS = (1, 2, 2.5, 5, 10)
+ROUND_STEPS = (1, 2, 5, 10)
+INTERVALS = 7  # at most, between the ticks of an axis
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def histograms(
     ends = finite + ([marker.at] if marker and math.isfinite(marker.at) else [])
     if not ends:
         return ""
-    ticks = _ticks(min(ends), max(ends))
+    ticks = _ticks(min(ends), max(ends), least=1.0 if log else 0.0)
     low, high = ticks[0], ticks[-1]
     total = TOP + STRIP * len(series) + BOTTOM
 
@@ -125,11 +126,11 @@ def _bars(one: Series, base: float, low: float, high: float) -> list[str]:
     return [*parts, _text(WIDTH - RIGHT, base - STRIP + 22, f"{one.name} (n = {len(one.values):,})", anchor="end")]
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, some six of them, from at or below ``low`` to above ``high``."""
+def _ticks(low: float, high: float, *, least: float) -> list[float]:
+    """Round numbers at least ``least`` apart, some six of them, from at or below ``low`` to above ``high``."""
     span = max(high - low, 1e-9, abs(high) * 1e-3)
-    power = 10 ** math.floor(math.log10(span / 5))
-    step = next(power * factor for factor in ROUND_STEPS if power * factor * 5.001 >= span)
+    power = 10 ** math.floor(math.log10(span / INTERVALS))
+    step = max(least, next(power * factor for factor in ROUND_STEPS if power * factor * (INTERVALS + 0.001) >= span))
     first, last = math.floor(low / step), math.floor(high / step) + 1
     return [number * step for number in range(first, last + 1)]
 
