@@ -450,8 +450,8 @@ def test_probe_says_why_it_answered_so(calls: Verbs) -> None:
 
 def test_eval_shows_every_measure_with_its_interval_and_whether_promises_held() -> None:
     shown = " ".join(run("eval").stderr.split())
-    assert "tuned wording stored exact 72 72 100.0% 94.9% to 100.0%" in shown
-    assert "near miss given unchanged 0 2 0.0% 0.0% to 65.8%" in shown
+    assert "tuned wording stored 72 of 72 100.0% 94.9% to 100.0%" in shown
+    assert "near miss given 0 of 2 0.0% 0.0% to 65.8%" in shown
     assert "recall ingest expected 97.0%, measured 100.0% (exact): held" in shown
     assert "false fire ingest expected 1.0%, measured 100.0% (near-miss): not held" in shown
 

@@ -260,14 +260,14 @@ def probe_view(result: ProbeResult) -> RenderableType:
 def eval_view(result: EvalResult) -> Iterable[RenderableType]:
     """Every measure with its interval, whether what ingest promised held, and where the failures are listed."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("measure", "wordings", "wanted"):
+    for column in ("measure", "wordings"):
         table.add_column(column)
-    for column in ("good", "asked", "share", "95 % interval"):
+    for column in ("as wanted", "share", "95 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
     for measure in result.measures:
-        counts = (f"{measure.good:,}", f"{measure.asked:,}", f"{measure.share:.1%}")
-        words = (measure.name, measure.source, measure.wanted)
-        table.add_row(*map(Text, (*words, *counts, f"{measure.low:.1%} to {measure.high:.1%}")))
+        bounds = f"{measure.low:.1%} to {measure.high:.1%}"
+        counts = (f"{measure.good:,} of {measure.asked:,}", f"{measure.share:.1%}", bounds)
+        table.add_row(*map(Text, (measure.name, measure.source, *counts)))
     yield table
     for promise in result.promises:
         said = f"ingest expected {promise.expected:.1%}, measured {promise.measured:.1%} ({promise.measure})"
