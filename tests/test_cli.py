@@ -21,10 +21,14 @@ from memtune import __version__
 from memtune.cli import app, main
 from memtune.config import Config
 from memtune.errors import DataError, ModelError, ProjectError
+from memtune.evaluate import Scope
 from memtune.events import Learned, Note
 from memtune.export import ExportResult
 from memtune.ingest import Confusable, IngestResult
+from memtune.measures import Failure, Measure, Outcome
 from memtune.probe import ProbeResult, TokenProbability
+from memtune.report import EvalResult, Floor, Floors, Promise
+from memtune.suites import QuestionFiles
 from memtune.tune import FailedFact, TuneResult
 
 HOSTILE = "[/b] [str] :100: \x1b[31m \u202e"
@@ -69,10 +73,49 @@ PROBED = ProbeResult(
     experts=(10, 19),
     token_probs=(TokenProbability("The", 0.99), TokenProbability(" answer", 0.5)),
 )
+FAILURE = Failure(f"q? {HOSTILE}", "right", "wrong", "f-2", 2.0, 0.8, "fact f-2 fired")
+EVALUATED = EvalResult(
+    project=".memtune",
+    model="smollm2",
+    fingerprint="abc",
+    versions={"memtune": __version__},
+    seed=0,
+    verify="sample",
+    sample=300,
+    longest=32,
+    files=(),
+    facts=72,
+    learned=72,
+    until_loss=0.01,
+    threshold=0.8,
+    measures=(
+        Measure.of("exact", "tuned wording", "recall", "stored", [Outcome(9.0, True, True, True)] * 72),
+        Measure.of(
+            "near-miss", "near miss", "unchanged", "given", [Outcome(2.0, False, True, True, None, FAILURE)] * 2
+        ),
+    ),
+    promises=(
+        Promise("recall", "exact", 0.97, 1.0, 0.95, 1.0, True),
+        Promise("false fire", "near-miss", 0.01, 1, 0.34, 1, False),
+    ),
+    floors=(),
+    losses=(0.001,) * 72,
+    notes=(),
+    seconds=12.3,
+    page=f"out/{HOSTILE}/eval.html",
+    json="out/eval.json",
+)
+MET = Floor("--min-exact", "exact", 1.0, 72, 72, 1.0, True)
+MISSED = (
+    Floor("--min-recall", "paraphrase", 0.99, 296, 300, 296 / 300, False),
+    Floor("--min-near-miss", "near-miss", 0.99, 0, 2, 0.0, False),
+)
 EXPORTED = ExportResult(directory="out", bytes=1 << 29, memory_bytes=1 << 22, facts=72, asked=72, exact=72, lost=())
-COMMANDS = ["ingest", "tune", "probe", "export"]
+COMMANDS = ["ingest", "tune", "probe", "eval", "export"]
+FUNCTIONS = {"eval": "memtune.evaluate.evaluate"}  # eval is a word of Python
 USE = {"ingest": ["ingest", "facts.jsonl"], "tune": ["tune"], "probe": ["probe", "q?"], "export": ["export", "out"]}
-RESULTS = {"ingest": INGESTED, "tune": TUNED, "probe": [PROBED], "export": EXPORTED}
+USE["eval"] = ["eval"]
+RESULTS = {"ingest": INGESTED, "tune": TUNED, "probe": [PROBED], "eval": EVALUATED, "export": EXPORTED}
 
 ENDLESS = """
 import dataclasses, itertools, sys, types
@@ -105,7 +148,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Verbs:
         return call
 
     for verb in COMMANDS:
-        monkeypatch.setattr(f"memtune.{verb}.{verb}", stand_in(verb))
+        monkeypatch.setattr(FUNCTIONS.get(verb, f"memtune.{verb}.{verb}"), stand_in(verb))
     return found
 
 
@@ -255,9 +298,22 @@ def test_3_facts_that_the_bundle_lost_are_listed(calls: Verbs) -> None:
     assert "2 of 72 facts are not answered exactly by the bundle:\n       f-1\n       f-2\n" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["tune", "export"])
+def test_3_every_floor_that_was_missed_is_named_with_its_figures(calls: Verbs) -> None:
+    calls["results"]["eval"] = replace(EVALUATED, floors=(MET, *MISSED))
+    result = run("eval")
+    assert result.exit_code == 3
+    assert "error: 2 floors were missed:\n" in result.stderr
+    assert "--min-recall 0.99: paraphrase 296 of 300 (98.67%)\n" in result.stderr
+    assert "--min-near-miss 0.99: near-miss 0 of 2 (0.00%)\n" in result.stderr
+    assert "--min-exact" not in result.stderr
+    calls["results"]["eval"] = replace(EVALUATED, floors=(MET,))
+    assert run("eval").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["tune", "eval", "export"])
 def test_3_the_json_is_the_result_and_says_so(command: str, calls: Verbs) -> None:
     lost = {"tune": failed(1), "export": replace(EXPORTED, exact=71, lost=("f-1",))}
+    lost["eval"] = replace(EVALUATED, floors=MISSED)
     calls["results"][command] = lost[command]
     result = run(*USE[command], "--json")
     assert result.exit_code == 3
@@ -392,6 +448,14 @@ def test_probe_says_why_it_answered_so(calls: Verbs) -> None:
     assert "no fact (score 2.50, threshold 0.80)" in run("probe", "q?").stderr
 
 
+def test_eval_shows_every_measure_with_its_interval_and_whether_promises_held() -> None:
+    shown = " ".join(run("eval").stderr.split())
+    assert "tuned wording stored 72 of 72 100.0% 94.9% to 100.0%" in shown
+    assert "near miss given 0 of 2 0.0% 0.0% to 65.8%" in shown
+    assert "recall ingest expected 97.0%, measured 100.0% (exact): held" in shown
+    assert "false fire ingest expected 1.0%, measured 100.0% (near-miss): not held" in shown
+
+
 # --- settings and the project
 
 
@@ -400,6 +464,26 @@ def test_flags_reach_the_library(calls: Verbs) -> None:
     assert run("ingest", "f.csv", *flags.split(), "--project", "p").exit_code == 0
     settings = Config(model="m", false_fire=0.02, seed=3, device="cpu", dtype="float32")
     assert calls["ingest"] == (("f.csv", Path("p"), settings), {"question_key": "Q", "answer_key": "A"})
+
+
+def test_the_options_of_eval_reach_the_library(calls: Verbs) -> None:
+    flags = "--paraphrases p --near-miss n --unrelated u --sample 5 --longest 6 --verify all --out o --seed 3"
+    floors = "--min-recall 0.1 --min-exact 0.2 --min-near-miss 0.3 --min-unrelated 0.4"
+    assert run("eval", *flags.split(), *floors.split(), "--project", "d").exit_code == 0
+    assert calls["eval"][0] == (Path("d"), Config(verify="all", seed=3))
+    assert calls["eval"][1] == {
+        "files": QuestionFiles(Path("p"), Path("n"), Path("u")),
+        "floors": Floors(0.1, 0.2, 0.3, 0.4),
+        "scope": Scope(5, 6),
+        "out": Path("o"),
+    }
+
+
+@pytest.mark.parametrize("flags", [["--min-recall", "99"], ["--sample", "-1"], ["--longest", "0"]])
+def test_2_eval_refuses_impossible_options(flags: list[str], calls: Verbs) -> None:
+    result = run("eval", *flags)
+    assert result.exit_code == 2
+    assert f"{flags[0]} takes a" in result.stderr and "eval" not in calls
 
 
 def test_a_flag_wins_over_the_file_and_the_file_is_named(calls: Verbs) -> None:
@@ -500,3 +584,28 @@ def test_a_tuned_project_answers_through_the_command_line(
     assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert (said["answer"], said["fact_id"], said["fired"]) == ("Green and gold", "flag", True)
+
+
+def test_eval_through_the_command_line_writes_its_files_and_then_misses_the_floor(
+    monkeypatch: pytest.MonkeyPatch, tuned: Path, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    Path("near.txt").write_text("What colours does the flag of Quell have?\n")  # a stored question: it fires
+    options = ["--project", str(tuned), "--out", "out", "--near-miss", "near.txt", "--sample", "2", "--longest", "4"]
+    result = run("eval", *options, "--min-near-miss", "1", "--min-exact", "1", "--json")
+    assert result.exit_code == 3, result.stderr
+    assert "error: 1 floor was missed:\n       --min-near-miss 1: near-miss 0 of 1 (0.00%)\n" in result.stderr
+    shown = json.loads(result.stdout)
+    assert shown == json.loads(Path("out/eval.json").read_text(encoding="utf-8"))
+    assert shown["met"] is False and "</html>" in Path("out/eval.html").read_text(encoding="utf-8")
+
+
+def test_an_unknown_id_is_told_with_its_line(monkeypatch: pytest.MonkeyPatch, tuned: Path, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    Path("p.jsonl").write_text('{"question": "q?", "id": "flag"}\n{"question": "q?", "id": "nobody"}\n')
+    result = run("eval", "--project", str(tuned), "--out", "out", "--paraphrases", "p.jsonl")
+    assert result.exit_code == 2
+    assert "error: p.jsonl:2: no fact of the project has the id 'nobody'\n" in result.stderr
+    assert not Path("out").exists()

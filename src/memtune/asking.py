@@ -11,10 +11,18 @@ import torch
 from memtune.backbone import Backbone
 from memtune.memory.module import Attachment, Memory
 
-__all__ = ["Answer", "Asker"]
+__all__ = ["Answer", "Asker", "Turns", "said_by"]
 
 BATCH = 16
 LONGEST_BASE_ANSWER = 64  # answer tokens of the backbone that are generated where nothing is stored
+
+
+Turns = Sequence[dict[str, str]]  # a conversation as chat templates take it
+
+
+def said_by(role: str, text: str) -> dict[str, str]:
+    """One turn of a conversation."""
+    return {"role": role, "content": text}
 
 
 @dataclass(frozen=True)
@@ -36,26 +44,35 @@ class Asker:
 
     def ask(self, questions: Sequence[str], *, memory: bool = True, longest: int | None = None) -> list[Answer]:
         """Greedy answers, each question alone in a fresh conversation, batched by length."""
-        prompts = [self.backbone.prompts.format.prompt(self.backbone.prompts.question(text)) for text in questions]
         limit = longest or max(self._longest_run() + 8, LONGEST_BASE_ANSWER)
-        answers: list[Answer | None] = [None] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        alone = [[said_by("user", text.strip())] for text in questions]
+        return self.converse(alone, [limit] * len(alone), memory=memory)
+
+    def converse(self, conversations: Sequence[Turns], longest: Sequence[int], *, memory: bool = True) -> list[Answer]:
+        """The next answer in each conversation, at most ``longest`` tokens of it.
+
+        A batch generates until its last answer stops: what is about as long, and stands behind about as much, goes
+        together.
+        """
+        prompts = [self.backbone.prompts.render(list(turns)) for turns in conversations]
+        answers: dict[int, Answer] = {}
+        order = sorted(range(len(prompts)), key=lambda i: (longest[i], len(prompts[i])))
         self.attachment.enabled = memory
         try:
             for start in range(0, len(order), BATCH):
                 batch = order[start : start + BATCH]
-                for i, answer in zip(batch, self._generate([prompts[i] for i in batch], limit), strict=True):
-                    answers[i] = answer
+                said = self._generate([prompts[i] for i in batch], [longest[i] for i in batch])
+                answers.update(zip(batch, said, strict=True))
         finally:
             self.attachment.enabled = True
-        return [answer for answer in answers if answer is not None]
+        return [answers[i] for i in range(len(prompts))]
 
     def _longest_run(self) -> int:
         runs = self.memory.bank.offsets.diff()
         return int(runs.max()) if len(runs) else 0
 
     @torch.inference_mode()
-    def _generate(self, prompts: list[tuple[int, ...]], longest: int) -> list[Answer]:
+    def _generate(self, prompts: list[tuple[int, ...]], longest: list[int]) -> list[Answer]:
         model: Any = self.backbone.model
         stops = self.backbone.prompts.stop_ids
         width = max(map(len, prompts))
@@ -67,7 +84,7 @@ class Asker:
         out = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=longest,
+            max_new_tokens=max(longest),
             do_sample=False,
             eos_token_id=list(stops),
             pad_token_id=stops[0],
@@ -76,7 +93,8 @@ class Asker:
         )
         new = out.sequences[:, width:]
         chances = torch.stack([step.float().softmax(-1).amax(-1) for step in out.logits], 1)
-        return [self._answer(row.tolist(), p.tolist()) for row, p in zip(new, chances, strict=True)]
+        rows = zip(new.tolist(), chances.tolist(), longest, strict=True)
+        return [self._answer(row[:limit], p[:limit]) for row, p, limit in rows]
 
     def _answer(self, ids: list[int], chances: list[float]) -> Answer:
         stops = self.backbone.prompts.stop_ids

@@ -15,7 +15,16 @@ from memtune.located import LineError, show
 from memtune.readers import Document, read_rows
 from memtune.rows import ANSWER_KEYS, QUESTION_KEYS, Fields, Keys, missing_keys, row_fields
 
-__all__ = ["Fact", "facts_from_jsonl", "facts_to_jsonl", "fold_question", "read_facts", "read_questions"]
+__all__ = [
+    "Asked",
+    "Fact",
+    "facts_from_jsonl",
+    "facts_to_jsonl",
+    "fold_question",
+    "read_asked",
+    "read_facts",
+    "read_questions",
+]
 
 ID_DIGITS = 10
 
@@ -39,6 +48,17 @@ class Fact:
         return _sha256(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One row of a file of questions; what the row does not say is empty. ``place`` is FILE:line."""
+
+    question: str
+    answer: str
+    id: str
+    paraphrases: tuple[str, ...]
+    place: str
+
+
 def read_facts(path: str | Path, *, question_key: str | None = None, answer_key: str | None = None) -> list[Fact]:
     """The facts of the file in its order (``-`` is standard input); a DataError names every problem in it."""
     keys = Keys(_names(question_key, QUESTION_KEYS), _names(answer_key, ANSWER_KEYS))
@@ -56,6 +76,14 @@ def read_questions(path: str | Path, *, question_key: str | None = None) -> list
     rows = _usable_rows(document, Keys(_names(question_key, QUESTION_KEYS), ()))
     _raise_faults(document, f"memtune probe --file {shlex.quote(str(path))}")
     return [fields.question for _, fields in rows]
+
+
+def read_asked(path: str | Path, *, command: str) -> list[Asked]:
+    """Questions to measure with, ``.txt`` one a line; a row may name its fact or its answer. ``command`` comes next."""
+    document = read_rows(path, text_lines=True)
+    rows = _usable_rows(document, Keys(needs_answer=False))
+    _raise_faults(document, f"{command} {shlex.quote(str(path))}")
+    return [Asked(f.question, f.answer, f.id, f.paraphrases, f"{document.name}:{line}") for line, f in rows]
 
 
 def facts_to_jsonl(facts: Iterable[Fact]) -> str:

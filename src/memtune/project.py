@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 
 from memtune.errors import ProjectError
 
-__all__ = ["Project", "write_beside"]
+__all__ = ["Project", "finite", "write_beside"]
 
 STATE = "project.json"
 LOCK = "lock"
@@ -42,6 +43,15 @@ def write_beside(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no infinity: the loss of a fact that was never fitted is null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Project:

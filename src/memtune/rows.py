@@ -30,6 +30,7 @@ class Keys:
 
     question: tuple[str, ...] = QUESTION_KEYS
     answer: tuple[str, ...] = ANSWER_KEYS
+    needs_answer: bool = True  # False: a row may do without
 
 
 class Fields(NamedTuple):
@@ -43,7 +44,7 @@ class Fields(NamedTuple):
 
 def row_fields(value: object, keys: Keys, problems: list[str]) -> Fields:
     """What the row says; each reason not to use it is added to ``problems``."""
-    if isinstance(value, str) and not keys.answer:
+    if isinstance(value, str) and not (keys.answer and keys.needs_answer):
         return Fields(_text(value, "question", problems))
     if not isinstance(value, dict):
         problems.append(f"the row is {_kind(value)}, not an object with a question and an answer: {show(value)}")
@@ -54,7 +55,7 @@ def row_fields(value: object, keys: Keys, problems: list[str]) -> Fields:
 
 def missing_keys(row: Collection[str], keys: Keys) -> list[str]:
     """One problem for the question and one for the answer, where no key of the row holds it."""
-    wanted = (("question", keys.question), ("answer", keys.answer))
+    wanted = (("question", keys.question), ("answer", keys.answer if keys.needs_answer else ()))
     return [_missing(name, names, row) for name, names in wanted if names and _find_key(row, names) is None]
 
 
@@ -89,6 +90,8 @@ def _pair(row: dict[str, object], keys: Keys, problems: list[str]) -> tuple[str,
         return _chat(chat, row[chat], keys, problems)
     problems.extend(missing_keys(row, keys))
     answer = _find_key(row, keys.answer)
+    if answer is not None and not keys.needs_answer and row[answer] in (None, ""):
+        answer = None  # an empty cell
     return (
         "" if question is None else _question(row, question, keys, problems),
         "" if answer is None else _text(row[answer], "answer", problems),

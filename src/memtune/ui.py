@@ -24,14 +24,16 @@ from rich.table import Table
 from rich.text import Text
 
 from memtune.events import Event, Learned, ModelLoaded, Note, Progress
+from memtune.project import finite
 
 if TYPE_CHECKING:
     from memtune.export import ExportResult
     from memtune.ingest import Confusable, IngestResult
     from memtune.probe import ProbeResult
+    from memtune.report import EvalResult
     from memtune.tune import TuneResult
 
-__all__ = ["LIST_CAP", "Ui", "export_view", "ingest_view", "probe_view", "tune_view", "visible"]
+__all__ = ["LIST_CAP", "Ui", "eval_view", "export_view", "ingest_view", "probe_view", "tune_view", "visible"]
 
 LIST_CAP = 20
 PAIR_CAP = 5
@@ -130,7 +132,7 @@ class Ui:
 
     @staticmethod
     def _write_json(entries: dict[str, Any]) -> None:
-        _write(json.dumps(_finite(entries), allow_nan=False))
+        _write(json.dumps(finite(entries), allow_nan=False))
 
 
 class _PlainProgress:
@@ -255,6 +257,26 @@ def probe_view(result: ProbeResult) -> RenderableType:
     return _fields(question=result.question, fired=fired, tokens=tokens, backbone=_cut(result.base_answer, EXAMPLE_CAP))
 
 
+def eval_view(result: EvalResult) -> Iterable[RenderableType]:
+    """Every measure with its interval, whether what ingest promised held, and where the failures are listed."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("measure", "wordings"):
+        table.add_column(column)
+    for column in ("as wanted", "share", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for measure in result.measures:
+        bounds = f"{measure.low:.1%} to {measure.high:.1%}"
+        counts = (f"{measure.good:,} of {measure.asked:,}", f"{measure.share:.1%}", bounds)
+        table.add_row(*map(Text, (measure.name, measure.source, *counts)))
+    yield table
+    for promise in result.promises:
+        said = f"ingest expected {promise.expected:.1%}, measured {promise.measured:.1%} ({promise.measure})"
+        yield Text.assemble(
+            (f"{promise.name}  ", "bold"), f"{said}: ", ("held", "") if promise.held else ("not held", "yellow")
+        )
+    yield _fields(page=result.page, json=result.json, time=f"{result.seconds:.0f} s")
+
+
 def export_view(result: ExportResult) -> Iterable[RenderableType]:
     """Where the bundle is, and what it answered in a process without memtune."""
     yield _fields(
@@ -285,15 +307,6 @@ def _entries(result: Any) -> dict[str, Any]:
     """The fields of the result, with its verdict where it has one."""
     verdict = {"met": result.met} if hasattr(result, "met") else {}
     return asdict(result) | verdict
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: the loss of a fact that was never fitted is null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(line: str) -> None:

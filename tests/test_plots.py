@@ -1,0 +1,77 @@
+"""Plots hold every value they are given, on an axis that holds every value, and no text of theirs is markup."""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from memtune.plots import Marker, Series, Share, histograms, shares
+
+NAME = "<b>&"
+
+
+def drawn(values, **options):
+    options = {"marker": None} | options
+    return ET.fromstring(histograms([Series("s", tuple(values), "right")], title="t", x="x", y="y", **options))
+
+
+def counts(svg):
+    return [int(re.search(r": (\d+) from", title.text)[1]) for title in svg.iter("title") if ": " in title.text]
+
+
+def ticks(svg):
+    """The numbers on the horizontal axis."""
+    texts = [text for text in svg.iter("text") if float(text.get("y")) == float(svg.get("viewBox").split()[3]) - 36]
+    return [float(text.text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "values", [[0], [1, 1, 1], [-3.2, 0, 17.5], [1e-9, 2e-9], [5, 10], [-20.0, 20.0], [1e6, 1e6 + 1], [0.1] * 3 + [0.7]]
+)
+def test_a_histogram_counts_every_value_once_inside_its_axis(values):
+    svg = drawn(values)
+    assert sum(counts(svg)) == len(values)
+    axis = ticks(svg)
+    assert 2 <= len(axis) <= 9
+    for rect in svg.iter("rect"):
+        assert float(rect.get("x")) >= 64 and float(rect.get("x")) + float(rect.get("width")) <= 701
+
+
+def test_what_is_not_finite_is_left_out_and_nothing_finite_is_no_plot():
+    assert sum(counts(drawn([1.0, -math.inf, 2.0]))) == 2
+    assert histograms([Series("s", (-math.inf,), "right")], title="t", x="x", y="y", marker=None) == ""
+
+
+@pytest.mark.parametrize("at", [-50.0, 0.5, 50.0])
+def test_the_marker_is_inside_wherever_it_stands(at):
+    [line] = [line for line in drawn([0.0, 1.0], marker=Marker(at, "m")).iter("line") if line.get("class") == "marker"]
+    assert 64 <= float(line.get("x1")) <= 700
+
+
+def test_a_threshold_of_minus_infinity_has_no_line():
+    assert not [
+        line for line in drawn([1.0], marker=Marker(-math.inf, "m")).iter("line") if line.get("class") == "marker"
+    ]
+
+
+def test_a_logarithmic_axis_has_powers_of_ten():
+    assert ticks(drawn([-3.9, -3.7], marker=Marker(-2, "target"), log=True)) == [1e-4, 1e-3, 1e-2, 1e-1]
+
+
+def test_each_share_has_a_point_and_its_interval():
+    points = [Share("a", 0.9, 0.8, 0.95, 40), Share("b", 1.0, 0.97, 1.0, 200)]
+    svg = ET.fromstring(shares(points, title="t", x="x", y="y"))
+    assert len(list(svg.iter("circle"))) == 2
+    for group in svg.iter("g"):
+        line, circle = group.find("line"), group.find("circle")
+        assert float(line.get("y2")) <= float(circle.get("cy")) <= float(line.get("y1"))  # y grows downwards
+
+
+def test_names_are_text():
+    series = [Series(NAME, (1.0, 2.0), "right")]
+    plots = histograms(series, title=NAME, x=NAME, y=NAME, marker=Marker(1.5, NAME))
+    plots += shares([Share(NAME, 0.5, 0.4, 0.6, 10)], title=NAME, x=NAME, y=NAME)
+    assert "<b>" not in plots and plots.count("&lt;b&gt;&amp;") >= 8
