@@ -2,10 +2,10 @@
 
     python benchmarks/wordings.py --out benchmarks/results/wordings.json --failures build/wordings_failures.json
 
-Routing level only: the router alone decides here, nothing is tuned and nothing is generated; what a model then says is
-measured by ``memtune eval`` and ``main_job.py``. A memory is built over the facts' own questions. Each paraphrase should
-fire the fact it belongs to; a near miss, whose answer is not stored, and an unrelated prompt should fire nothing. A bank
-that is not tuned accepts no fact, so what counts is what the router fired.
+Routing level only: the router alone decides here, nothing is tuned and nothing is generated; what a model then says
+is measured by ``memtune eval`` and ``main_job.py``. A memory is built over the facts' own questions. Each paraphrase
+should fire the fact it belongs to; a near miss, whose answer is not stored, and an unrelated prompt should fire
+nothing. A bank that is not tuned accepts no fact, so what counts is what the router fired.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -155,6 +156,7 @@ def measure(backbone: Backbone, args: argparse.Namespace) -> tuple[dict[str, Any
         found = outcomes(backbone, memory, rows, asks_of(rows, unrelated))
         results[name] = {"facts": len(rows)} | figures(found) | promised(report)
         results[name] |= {"seconds": round(time.monotonic() - started, 1)}
+        print(f"{name}: {results[name]['seconds']} s", file=sys.stderr, flush=True)
         failures[name] = [outcome.to_dict() for outcome in found if not outcome.right]
         if name == TOGETHER:
             results[name]["categories"] = by_category(found, sets)
