@@ -156,7 +156,8 @@ def measure(backbone: Backbone, args: argparse.Namespace) -> tuple[dict[str, Any
         found = outcomes(backbone, memory, rows, asks_of(rows, unrelated))
         results[name] = {"facts": len(rows)} | figures(found) | promised(report)
         results[name] |= {"seconds": round(time.monotonic() - started, 1)}
-        print(f"{name}: {results[name]['seconds']} s", file=sys.stderr, flush=True)
+        done = ", ".join(f"{kind} {cell(results[name][kind])}" for kind in KINDS)
+        print(f"{name}: {done}, {results[name]['seconds']} s", file=sys.stderr, flush=True)
         failures[name] = [outcome.to_dict() for outcome in found if not outcome.right]
         if name == TOGETHER:
             results[name]["categories"] = by_category(found, sets)
