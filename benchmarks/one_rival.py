@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -73,12 +74,13 @@ def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
     longest = max(backbone.prompts.fact(fact).experts for fact in facts) + MARGIN
     prepare = method.prepare
     _, preparing = timed(lambda: prepare(backbone)) if prepare else (None, 0.0)
+    cpu = time.process_time()
     rival, teaching = timed(lambda: method.teach(backbone, facts, Goal(job["target"], job["epochs"])))
-    peak["taught"] = peak_bytes()
+    cpu, peak["taught"] = time.process_time() - cpu, peak_bytes()
     figures: dict[str, Any] = {
         "says": method.says,
         "seconds_per_fact": teaching / len(facts),
-        "seconds": {"once_per_model": preparing, "teach": teaching},
+        "seconds": {"once_per_model": preparing, "teach": teaching, "teach_cpu": cpu},
         "bytes_per_fact": rival.bytes / len(facts),
         "bytes": rival.bytes,
         "details": rival.details,

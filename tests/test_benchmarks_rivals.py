@@ -149,6 +149,14 @@ class TestGrace:
         assert [reply.answer.ids[0] for reply in taught] == first  # what the value was trained to say
 
 
+def test_memtune_is_taught_by_its_own_verbs(own):
+    rival = METHODS["memtune"].teach(own, TAUGHT, Goal())
+    replies = rival.ask([fact.question for fact in TAUGHT], LONGEST)
+    assert [reply.answer.text for reply in replies] == [fact.answer for fact in TAUGHT]
+    assert [reply.used for reply in replies] == [(fact.id,) for fact in TAUGHT]
+    assert rival.bytes > 0
+
+
 class TestFigures:
     def test_recall_wants_the_whole_answer_and_its_stop(self, backbone):
         right, longer = _reply("Ann Brock."), _reply("Ann Brock. Or Bob.")

@@ -36,8 +36,8 @@ def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Trained:
     def losses_of(batch: Batch) -> Tensor:
         return fact_losses(upper.final(batch), backbone.head, batch)
 
-    trained = fit("locft", [matrix.weight], batches, losses_of, goal, RATE)
+    reached = fit("locft", [matrix.weight], batches, losses_of, goal, RATE)
     matrix.weight.requires_grad_(False)
     size = matrix.weight.numel() * matrix.weight.element_size()
     settings = {"layer": number, "matrix": "mlp.down_proj", "rate": RATE}
-    return Trained(backbone, size, settings | trained.details())
+    return Trained(backbone, size, settings | reached.details())

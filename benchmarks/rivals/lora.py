@@ -41,8 +41,8 @@ def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Trained:
     def losses_of(batch: Batch) -> Tensor:
         return fact_losses(decoder(input_ids=batch.ids, use_cache=False).last_hidden_state, head, batch)
 
-    trained = fit("lora", parameters, batches_of(backbone, facts), losses_of, goal, RATE)
+    reached = fit("lora", parameters, batches_of(backbone, facts), losses_of, goal, RATE)
     adapted.merge_adapter()
     size = sum(p.numel() * p.element_size() for p in parameters)
     settings = {"rank": RANK, "alpha": ALPHA, "rate": RATE}
-    return Trained(backbone, size, settings | trained.details())
+    return Trained(backbone, size, settings | reached.details())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import write_bare
+from common import timed, write_bare
 
 from memtune.asking import Asker
 from memtune.backbone import Backbone
@@ -15,6 +15,7 @@ from memtune.config import Config
 from memtune.events import ignore
 from memtune.facts import Fact
 from memtune.ingest import ingest
+from memtune.memory.module import Memory
 from memtune.prior import prior_for
 from memtune.project import Project
 from memtune.store import load_memory
@@ -24,12 +25,10 @@ from .base import Goal, Reply
 
 
 class Memtune:
-    """A tuned project. It keeps its folder, because the memory is mapped from the files in it."""
+    """A backbone with a tuned memory attached."""
 
-    def __init__(self, backbone: Backbone, facts: Sequence[Fact], folder: Any, details: dict[str, Any]) -> None:
-        self._folder, self.details = folder, details
-        self.names = [fact.id for fact in facts]
-        memory = load_memory(Project(Path(folder.name) / "project"))
+    def __init__(self, backbone: Backbone, facts: Sequence[Fact], memory: Memory, details: dict[str, Any]) -> None:
+        self.names, self.details = [fact.id for fact in facts], details
         self.bytes = sum(t.numel() * t.element_size() for t in memory.state_dict().values())
         self.asker = Asker(backbone, memory)
 
@@ -49,11 +48,12 @@ def prepare(backbone: Backbone) -> None:
 
 
 def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Memtune:
-    folder = tempfile.TemporaryDirectory()
-    path, project = write_bare(facts, Path(folder.name) / "facts.jsonl"), Path(folder.name) / "project"
     config = Config(model=backbone.checkpoint.name, until_loss=goal.target)
-    ingested = ingest(path, project, config, backbone=backbone)
-    tuned = tune(project, config, backbone=backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        path, project = write_bare(facts, Path(folder) / "facts.jsonl"), Path(folder) / "project"
+        ingested, seconds = timed(lambda: ingest(path, project, config, backbone=backbone))
+        tuned = tune(project, config, backbone=backbone)
+        memory = load_memory(Project(project))  # mapped from the file, which outlives its name
     details = {"experts": ingested.experts, "at_target": tuned.learned, "loss_max": tuned.loss_max}
-    details |= {"tune_seconds": tuned.seconds, "threshold": ingested.threshold}
-    return Memtune(backbone, facts, folder, details)
+    details |= {"ingest_seconds": seconds, "tune_seconds": tuned.seconds, "threshold": ingested.threshold}
+    return Memtune(backbone, facts, memory, details)

@@ -46,8 +46,10 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Trained:
-    epochs: int
+class Reached:
+    """What the facts' losses are after ``rounds`` over all of them (epochs, or steps of all at once)."""
+
+    rounds: int
     loss_mean: float
     loss_max: float
     at_target: int  # facts
@@ -88,11 +90,11 @@ def fit(
     losses_of: Callable[[Batch], Tensor],
     goal: Goal,
     rate: float,
-) -> Trained:
+) -> Reached:
     """AdamW over all facts, mini-batch by mini-batch, epoch by epoch, until every fact is at the target."""
     optimiser = torch.optim.AdamW(parameters, lr=rate)
     drawn = torch.Generator().manual_seed(SEED)
-    done = Trained(0, math.inf, math.inf, 0)
+    done = Reached(0, math.inf, math.inf, 0)
     for epoch in range(1, goal.epochs + 1):
         started = time.monotonic()
         order = torch.randperm(len(batches), generator=drawn).tolist()
@@ -116,9 +118,9 @@ def _step(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], 
 
 
 @torch.no_grad()
-def measure(epochs: int, batches: Sequence[Batch], losses_of: Callable[[Batch], Tensor], goal: Goal) -> Trained:
+def measure(rounds: int, batches: Sequence[Batch], losses_of: Callable[[Batch], Tensor], goal: Goal) -> Reached:
     losses = torch.cat([losses_of(batch) for batch in batches])
-    return Trained(epochs, float(losses.mean()), float(losses.max()), int((losses <= goal.target).sum()))
+    return Reached(rounds, float(losses.mean()), float(losses.max()), int((losses <= goal.target).sum()))
 
 
 class Upper:
