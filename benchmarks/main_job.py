@@ -11,31 +11,24 @@ within this run with one plain transformers forward pass with loss over the same
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import resource
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from common import NEW_TOKENS, peak_bytes, questions_of, timed, write_bare, write_results
 
-from memtune import __version__
 from memtune.asking import Asker
 from memtune.backbone import Backbone, load_backbone
 from memtune.config import Config
 from memtune.export import export
-from memtune.facts import Fact, facts_to_jsonl, read_facts, read_questions
+from memtune.facts import Fact, read_facts
 from memtune.ingest import ingest
 from memtune.project import Project
 from memtune.store import load_memory
 from memtune.tune import tune
-
-NEW_TOKENS = 32
 
 
 def plain_forward(backbone: Backbone, facts: Sequence[Fact], batch: int = 16) -> float:
@@ -79,15 +72,9 @@ def recall(asker: Asker, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"asked": len(pairs), "exact": len(pairs) - len(missed), "missed": missed}
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    started = time.monotonic()
-    return work(), time.monotonic() - started
-
-
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     facts = read_facts(args.facts)[: args.limit]
-    bare = folder / "facts.jsonl"
-    bare.write_text(facts_to_jsonl([Fact(f.id, f.question, f.answer) for f in facts]), encoding="utf-8")
+    bare = write_bare(facts, folder / "facts.jsonl")
     config, project = Config(model=args.model, verify=args.verify), folder / "project"
     ingested, ingest_seconds = timed(lambda: ingest(bare, project, config))
     backbone = load_backbone(args.model)
@@ -113,32 +100,12 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "unrelated": unchanged(asker, questions_of(args.unrelated)),
         "seconds": {"ingest": ingest_seconds, "tune": tuned.seconds, "plain_forward": [first, second]},
         "tune_over_plain_forward": tuned.seconds / forward,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
     }
     asker.attachment.detach()
     bundle, seconds = timed(lambda: export(project, folder / "bundle", backbone=backbone))
     results["bundle"] = {"asked": bundle.asked, "exact": bundle.exact, "bytes": bundle.bytes, "seconds": seconds}
     return results
-
-
-def questions_of(path: str | None) -> list[str]:
-    return read_questions(path) if path else []
-
-
-def machine() -> dict[str, Any]:
-    revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    versions = {
-        "memtune": __version__,
-        "commit": revision.stdout.strip(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-    return {"machine": platform.machine(), "threads": torch.get_num_threads(), **versions}
-
-
-def without_lists(value: Any) -> Any:
-    """The figures alone, without the questions that failed: those belong to the data set."""
-    return {k: v for k, v in value.items() if k not in {"missed", "changed"}} if isinstance(value, dict) else value
 
 
 def main() -> None:
@@ -154,14 +121,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = measure(args, Path(folder))
-    command = {name: Path(value).name if isinstance(value, str) else value for name, value in vars(args).items()}
-    figures = {"command": command, "on": machine()} | {name: without_lists(value) for name, value in results.items()}
-    text = json.dumps(figures, indent=1, default=str)
-    print(text)
-    for path, content in ((args.out, text), (args.failures, json.dumps(results, indent=1, ensure_ascii=False))):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content + "\n", encoding="utf-8")
+    write_results(args, results)
 
 
 if __name__ == "__main__":

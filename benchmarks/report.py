@@ -2,18 +2,23 @@
 
 python benchmarks/report.py            # writes them
 python benchmarks/report.py --check    # exits 1 if they are stale
+
+A table stands between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``; a page without these has no such table. A
+table without its JSON is left as it stands.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+MIB, GIB = 2**20, 2**30
 
 
 def main_job(result: dict[str, Any]) -> str:
@@ -32,11 +37,45 @@ def main_job(result: dict[str, Any]) -> str:
         ("tune over that pass", f"{result['tune_over_plain_forward']:.2f}"),
         ("exported bundle, fresh process, exact", share(result["bundle"], "exact")),
     ]
-    lines = ["| measured | result |", "|---|---|"] + [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join([*table(("measured", "result"), rows), "", f"{conditions(result, 'answer_tokens')}."])
+
+
+def side_by_side(result: dict[str, Any]) -> str:
+    """One row for each method, in the order in which they ran; one that failed says so."""
+    titles = ("method", "exact", "paraphrases exact", "near misses unchanged", "unrelated unchanged")
+    titles += ("seconds a fact", "peak memory", "kept, a fact", "extra tokens a question", "seconds a question")
+    rows = [side_by_side_row(name, method) for name, method in result["methods"].items()]
+    asked = result["asked"]
+    sets = f"{asked['paraphrases']} paraphrases, {asked['near_miss']} near misses, {asked['unrelated']} unrelated"
+    return "\n".join([*table(titles, rows), "", f"{conditions(result, 'facts')}; asked: {sets}."])
+
+
+def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
+    if "failed" in method:
+        return (name, f"failed: {method['failed']}", *[""] * 8)
+    kinds = (("exact", "exact"), ("paraphrase", "exact"), ("near_miss", "unchanged"), ("unrelated", "unchanged"))
+    return (
+        method["says"],
+        *(percent(method[kind], figure) for kind, figure in kinds),
+        f"{method['seconds_per_fact']:.2g}",
+        f"{method['peak_bytes']['asked'] / GIB:.2f} GiB",
+        size(method["bytes_per_fact"]),
+        f"{method['extra_tokens_per_question']:.0f}",
+        f"{method['exact']['seconds_per_question']:.2f}",
+    )
+
+
+def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    return head + [f"| {' | '.join(cells)} |" for cells in rows]
+
+
+def conditions(result: dict[str, Any], counted: str) -> str:
+    """What was measured on what, for the line below a table."""
     on = result["on"]
-    size, model = f"{result['answer_tokens']:,} answer tokens", result["command"]["model"]
-    note = f"{model}, {size}, {on['threads']} threads, torch {on['torch']}."
-    return "\n".join([*lines, "", note])
+    what = f"{result[counted]:,} {counted.replace('_', ' ')}"
+    threads = "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
+    return f"{result['command']['model']}, {what}, {threads}, torch {on['torch']}"
 
 
 def share(figures: dict[str, Any], name: str) -> str:
@@ -44,18 +83,39 @@ def share(figures: dict[str, Any], name: str) -> str:
     return f"{count} of {asked} ({count / asked:.1%})"
 
 
-def with_table(page: str, table: str) -> str:
-    begin, end = "<!-- main job: begin -->", "<!-- main job: end -->"
+def percent(figures: dict[str, Any], name: str) -> str:
+    return f"{figures[name] / figures['asked']:.0%}" if figures["asked"] else "-"
+
+
+def size(count: float) -> str:
+    return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"main job": main_job, "side by side": side_by_side}
+
+
+def with_table(page: str, name: str, lines: str) -> str:
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if begin not in page:
+        return page
     head, rest = page.split(begin)
-    return head + begin + "\n" + table + "\n" + end + rest.split(end)[1]
+    return head + begin + "\n" + lines + "\n" + end + rest.split(end)[1]
+
+
+def with_tables(page: str, results: Path = RESULTS) -> str:
+    """The page with every table whose figures are there."""
+    for name, render in TABLES.items():
+        path = results / f"{name.replace(' ', '_')}.json"
+        if path.is_file():
+            page = with_table(page, name, render(json.loads(path.read_text(encoding="utf-8"))))
+    return page
 
 
 def main() -> int:
-    table = main_job(json.loads((RESULTS / "main_job.json").read_text(encoding="utf-8")))
     stale = False
     for path in PAGES:
         page = path.read_text(encoding="utf-8")
-        written = with_table(page, table)
+        written = with_tables(page)
         stale |= page != written
         if "--check" not in sys.argv:
             path.write_text(written, encoding="utf-8")

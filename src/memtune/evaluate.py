@@ -26,9 +26,9 @@ from memtune.facts import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.memory.words import word_bucket
+from memtune.names import NameFinder
 from memtune.project import Project
 from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, write_report
-from memtune.routing import _Workshop
 from memtune.store import check_backbone, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
 
@@ -142,7 +142,7 @@ class _Run:
         self.prompts, self.facts = backbone.prompts, facts
         self.config, self.scope, self.on_event = config, scope, on_event
         reader = memory.router.reader
-        self.names = _Workshop(backbone, reader).names  # the words that ingest took for names
+        self.names = NameFinder.of(reader)
         self.around = Surroundings(
             backbone.prompts, facts, self.names, lambda word: float(reader.counts[word_bucket(word)])
         )

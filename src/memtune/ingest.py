@@ -62,6 +62,7 @@ def ingest(
     question_key: str | None = None,
     answer_key: str | None = None,
     on_event: OnEvent = ignore,
+    backbone: Backbone | None = None,
 ) -> IngestResult:
     """The project holds the facts, their router and an empty or carried-over bank.
 
@@ -71,7 +72,7 @@ def ingest(
     """
     facts = read_facts(path, question_key=question_key, answer_key=answer_key)
     project = Project(project_dir)
-    backbone = load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
+    backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     encoded = _encoded(facts, backbone)
     wordings = _wordings(facts, backbone)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
