@@ -65,7 +65,7 @@ class Asker:
 def greedy(backbone: Backbone, prompts: Sequence[tuple[int, ...]], longest: int | Sequence[int]) -> list[Answer]:
     """Greedy continuations of rendered prompts, at most ``longest`` tokens of each, by the model as it stands.
 
-    A batch generates until its last answer stops: what is about as long, and stands behind about as much, goes together.
+    A batch generates until its last answer stops: what is about as long, behind about as much, goes together.
     """
     longest = [longest] * len(prompts) if isinstance(longest, int) else longest
     answers: dict[int, Answer] = {}

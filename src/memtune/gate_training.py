@@ -34,7 +34,7 @@ NEIGHBOURS = 3
 SAME, REWORDED, NEIGHBOUR, NEAR_MISS, OVERLAP, BACKGROUND = range(6)  # kinds of rows
 FOLDS = 3
 STEPS, BATCH, RATE = 1500, 512, 1e-2
-LESSON_SHARE = 0.2  # of the draws; the rest is the user's own questions
+LESSON_SHARE = 0.15  # of the draws; the rest is the user's own questions
 
 
 @dataclass(frozen=True)

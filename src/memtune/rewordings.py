@@ -1,8 +1,7 @@
 """Synthetic wordings, made from the user's own questions, that teach the gate what a question may and may not change.
 
 *Rewordings* change what a person changes without asking for something else: case, end punctuation, frequent words,
-order, a polite wrapper, a typo. *Near misses* change what makes it another question: the name in it, a digit of a
-code, what is to be done with it.
+order, a polite wrapper, a typo. *Near misses* change what makes it another question: the name in it, a digit of a code.
 """
 
 from __future__ import annotations
@@ -23,30 +22,6 @@ _WRAPPERS = (
     "Hi, {}",
     "do you know {}",
     "{} Please answer briefly.",
-)
-_TASKS = (
-    "Translate this question: {}",
-    "Translate into French: {}",
-    'How many words has "{}"?',
-    "Is it true that somebody asked: {}",
-    "Repeat after me: {}",
-    "Repeat this sentence: {}",
-    'How often does the letter e occur in "{}"?',
-    "Rephrase the question: {}",
-    "Write a poem about this: {}",
-    "Who would ask this: {}",
-    "Is this a good question: {}",
-    "Correct the spelling: {}",
-    "{} Do not answer, only say how hard it would be to find out.",
-    "Which language is this in: {}",
-    "Spell backwards: {}",
-    "Why would anybody want to know {}",
-    "Make a quiz of five questions like this one: {}",
-    "Übersetze diese Frage: {}",
-    "Wie viele Wörter hat der Satz „{}“?",
-    "把这句话翻译成英语：{}",
-    "이 문장을 영어로 번역해 줘: {}",
-    "ترجم هذا السؤال إلى الإنجليزية: {}",
 )
 _FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again")
 
@@ -70,7 +45,7 @@ def rewordings(question: str, names: Names, count: int, seed: int) -> list[str]:
 
 
 def near_misses(question: str, others: list[str], names: Names, seed: int) -> list[str]:
-    """Questions that are not ``question``: another name, digit, suffix or letter in it, or another task around it.
+    """Questions that are not ``question``: another name, digit, suffix or letter in it.
 
     ``others`` lend their names and letters.
     """
@@ -86,7 +61,7 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
                 made.append(_put(words, own, other_words[other]))
                 break
     altered = (_other_digit(question, draw), _other_suffix(words, draw), _other_letter(words, names, others, draw))
-    return [*made, *(text for text in altered if text), draw.choice(_TASKS).format(question)]
+    return [*made, *(text for text in altered if text)]
 
 
 def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:

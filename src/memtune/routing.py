@@ -31,6 +31,8 @@ from memtune.memory.router import Router, RouterSizes
 from memtune.names import NameFinder
 from memtune.prior import prior_for
 
+UNRELATED = 10  # what has nothing to do with any fact may fire so many times less often than a near miss
+
 __all__ = ["RouterReport", "Wording", "build_router"]
 
 
@@ -89,7 +91,7 @@ def _calibrate(router: Router, rows: Rows, false_fire: float) -> RouterReport:
     near = scores[(rows.kind == NEIGHBOUR) | (rows.kind == NEAR_MISS)]
     other = scores[rows.kind == BACKGROUND]
     reworded = scores[rows.kind == REWORDED]
-    threshold = max(_quantile(near, 1 - false_fire), _quantile(other, 1 - false_fire / 10))
+    threshold = max(_quantile(near, 1 - false_fire), _quantile(other, 1 - false_fire / UNRELATED))
     router.get_buffer("threshold").fill_(threshold)
     return RouterReport(
         threshold,

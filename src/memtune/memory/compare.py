@@ -18,12 +18,13 @@ from torch import Tensor
 from .questions import Questions, ragged_rows
 from .words import CAPITAL, DIGIT, NAME
 
-__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "WORDS", "gate_features"]
+__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features"]
 
 Idf = Callable[[Tensor], Tensor]
 
 WORDS = 12  # of each side: the rarest that found least; a long question's others are common words
 EVIDENCE = 17  # figures of a word
+RARITY = 9  # which of them is its IDF
 COVERAGE = 8  # figures of a side
 PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name?, lengths, coverage
 FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE

@@ -1,6 +1,6 @@
 """The gate: cross attention between the words of an asked question and those of a stored one, then yes or no.
 
-Every word's evidence (``compare.py``) goes through one small layer; its sum and its strongest signals say what the
+Every word's evidence (``compare.py``) goes through one small layer; its mean and its strongest signals say what the
 words of each side amount to, in any number and order. A second layer weighs that against the figures of the pair.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .compare import EVIDENCE, PER_PAIR, WORDS
+from .compare import EVIDENCE, PER_PAIR, RARITY, WORDS
 
 __all__ = ["MEMBERS", "Gate", "verdict"]
 
 MEMBERS = 9
 PER_WORD, WIDTH = 16, 32
+COMMON = 0.02  # weight of a word that every question holds; the rarest have about 1
 
 
 class Gate(nn.Module):
@@ -58,7 +59,9 @@ class Gate(nn.Module):
         # One product for all networks: theirs are narrow, and many narrow products take longer than a wide one.
         words = rows.flatten(0, 2) @ self.word.transpose(0, 1).flatten(1) + self.word_bias.flatten()
         words = torch.tanh(words).view(count, 2, WORDS, members * width) * rows[..., :1]
-        pooled = torch.cat([words.sum(2) / 4, words.amax(2)], 1).view(count, 4, members, width)
+        weight = rows[..., :1] * (rows[..., RARITY : RARITY + 1] + COMMON)  # or many common words outvote the name
+        mean = (words * (weight / weight.sum(2, keepdim=True).clamp_min(COMMON))).sum(2)
+        pooled = torch.cat([mean, words.amax(2)], 1).view(count, 4, members, width)
         pooled = pooled.permute(2, 0, 1, 3).flatten(2)
         whole = ((features[:, :PER_PAIR] - self.mean) / self.scale).expand(members, -1, -1)
         inner = torch.einsum("mpf,mfw->mpw", torch.cat([whole, pooled], -1), self.inner)
