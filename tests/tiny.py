@@ -101,7 +101,7 @@ def save_checkpoint(directory: Path, template: str | None = CHAT, *, hidden: int
 
 def lighten(setattr):
     """A tenth of the lessons and of the background is enough for a tiny model's router. ``setattr``: monkeypatch's."""
-    from memtune import ingest, lessons, prior, routing
+    from memtune import gate_training, ingest, lessons, prior
 
     whole, background = lessons.lessons(), lessons.background_prompts()[::10]
 
@@ -114,6 +114,6 @@ def lighten(setattr):
     setattr(prior, "lessons", fewer)
     setattr(prior, "PAIRS", 500)
     setattr(prior, "STEPS", 20)
-    setattr(routing, "STEPS", 200)
-    for module in (ingest, prior, routing):
+    setattr(gate_training, "STEPS", 200)
+    for module in (gate_training, ingest, prior):
         setattr(module, "background_prompts", lambda: background)

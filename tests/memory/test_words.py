@@ -8,7 +8,18 @@ import zlib
 import pytest
 import torch
 
-from memtune.memory.words import SKETCH, Vocabulary, is_entity, sketches, words_of
+from memtune.memory.words import (
+    CAPITAL,
+    DIGIT,
+    NAME,
+    PLAIN,
+    SKETCH,
+    Vocabulary,
+    endings,
+    kind_of,
+    sketches,
+    words_of,
+)
 
 # A vocabulary of all single bytes: token 0 is special and has none, token b + 1 is byte b.
 BYTES = Vocabulary.from_pieces([b"", *(bytes([byte]) for byte in range(256))])
@@ -96,20 +107,53 @@ def test_bytes_that_are_no_text_are_read_without_an_error():
 @pytest.mark.parametrize(
     ("before", "word", "expected"),
     [
-        ("", "Who", False),
-        ("Where is ", "Paris", True),
-        ("Really? ", "Paris", False),
-        ("Where is ", "paris", False),
-        ("where is ", "unit7", True),
-        ("", "McDonald", True),
-        ("", "HT", True),
-        ("He said “", "Paris", True),
-        ("¿", "Quién", False),
-        ("등대 ", "등대", False),
+        ("", "Who", CAPITAL),
+        ("Where is ", "Paris", NAME),
+        ("Really? ", "Paris", CAPITAL),
+        ("Where is ", "paris", PLAIN),
+        ("where is ", "unit7", DIGIT),
+        ("", "McDonald", NAME),
+        ("", "HT", NAME),
+        ("He said “", "Paris", NAME),
+        ("¿", "Quién", CAPITAL),
+        ("등대 ", "등대", PLAIN),
     ],
 )
 def test_a_name_has_a_digit_or_a_capital_that_opens_no_sentence(before, word, expected):
-    assert is_entity(before, word) is expected
+    assert kind_of(before, word) == expected
+
+
+@pytest.mark.parametrize(
+    ("turn", "parts"),
+    [
+        ("Who built it?", []),
+        ("I was there. Who built it?", ["Who built it?"]),
+        (
+            "One. Two! Three? Four. Who built it?",
+            ["Three? Four. Who built it?", "Four. Who built it?", "Who built it?"],
+        ),
+        ("A title\nWho built it?", ["Who built it?"]),
+        ("我去过那里。谁建的？", ["谁建的？"]),
+        ("هل تعلم؟ من بناه", ["من بناه"]),
+        ("Translate this question: Who built it?", []),
+        ("What does version 3.5 of memtune.py do?", []),
+        ("Who built it? ", []),
+    ],
+)
+def test_a_long_request_is_also_read_from_each_of_its_last_sentences(turn, parts):
+    found = [b"".join(map(BYTES.piece, part)).decode() for part in endings(ids_of(turn), BYTES)]
+    assert found[0] == turn
+    assert [part.strip() for part in found[1:]] == parts
+
+
+def test_a_sentence_is_read_as_if_it_opened_the_turn():
+    vocabulary = Vocabulary.from_pieces([b"Hi.", b" Who", b"Who", b" is", b" xq"])
+    assert endings((0, 1, 3), vocabulary) == [(0, 1, 3), (2, 3)]
+    assert endings((0, 4, 3), vocabulary) == [(0, 4, 3), (4, 3)]
+
+
+def test_signs_that_tell_two_names_apart_are_words():
+    assert [word.text for word in words_of(ids_of("C++ or C#?"), BYTES)[0]] == ["c", "+", "+", "or", "c", "#"]
 
 
 def test_pieces_come_back():
@@ -132,11 +176,12 @@ def test_special_tokens_have_no_bytes(backbone):
     assert {vocabulary.piece(token) for token in backbone.prompts.tokenizer.all_special_ids} == {b""}
 
 
-def test_a_sketch_marks_the_trigrams_of_the_word():
+def test_a_sketch_marks_the_short_runs_of_the_word():
     words = words_of(ids_of("valve valves 塔"), BYTES)[0]
     rows = sketches(words)
     assert rows.shape == (3, SKETCH) and rows.dtype == torch.bool
-    grams = ("^va", "val", "alv", "lve", "ve$")
+    padded = "^valve$"
+    grams = {padded[i : i + n] for n in (1, 2, 3) for i in range(len(padded) - n + 1)}
     assert rows[0].nonzero().flatten().tolist() == sorted({zlib.crc32(gram.encode()) % SKETCH for gram in grams})
-    assert int((rows[0] & rows[1]).sum()) >= 4 > int((rows[0] & rows[2]).sum())
+    assert int((rows[0] & rows[1]).sum()) >= 12 > int((rows[0] & rows[2]).sum())
     assert sketches([]).shape == (0, SKETCH)

@@ -1,0 +1,66 @@
+"""What the gate is shown of two questions: who found a partner, who did not, and how rare they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from memtune.memory.compare import EVIDENCE, FEATURES, PER_PAIR, RARITY, WORDS, gate_features
+
+SPELT, EQUAL = 1, 4  # places of a word's figures
+STORED = ["Who built the lighthouse at Kirkby Strand?", "What is part HT-4471?", "How long is leave?"]
+
+
+@pytest.fixture(scope="module")
+def read(backbone, memory):
+    def questions(texts):
+        ids = [backbone.prompts.question(text) for text in texts]
+        return memory.router.reader.read_all(ids, backbone.states.early(ids))
+
+    return questions
+
+
+@pytest.fixture(scope="module")
+def compare(read, memory):
+    def features(asked, stored):
+        pairs = torch.arange(len(asked)).repeat(2, 1).T
+        return gate_features(read(asked), read(stored), pairs, memory.router.reader.idf)
+
+    return features
+
+
+def words(features):
+    """The rows of the asked side: (pairs, WORDS, EVIDENCE)."""
+    return features[:, PER_PAIR:].view(len(features), 2, WORDS, EVIDENCE)[:, 0]
+
+
+def test_no_pairs_give_no_features(read, memory):
+    one = read(STORED[:1])
+    assert gate_features(one, one, torch.zeros(0, 2, dtype=torch.long), memory.router.reader.idf).shape == (0, FEATURES)
+
+
+def test_in_the_same_words_every_word_finds_itself(compare):
+    features = compare(STORED, STORED)
+    rows = words(features)
+    real = rows[..., 0] == 1
+    assert real.any(1).all()
+    assert rows[..., SPELT][real].eq(1).all() and rows[..., EQUAL][real].eq(1).all()
+    assert features[:, 0].allclose(torch.ones(len(STORED)), atol=1e-3)
+
+
+def test_what_found_no_partner_comes_first_when_it_is_rare(compare):
+    [rows] = words(compare(["Who built the lighthouse at Zarnow?"], STORED[:1]))
+    assert rows[0, EQUAL] == 0 and rows[0, SPELT] < 0.5
+    assert rows[0, RARITY] == rows[:, RARITY].max()
+
+
+def test_a_long_question_shows_as_many_words_as_a_short_one(compare):
+    features = compare([" ".join(STORED * 9), "Who?"], STORED[:2])
+    assert features.shape == (2, FEATURES) and features.isfinite().all()
+    assert words(features)[..., 0].sum(1).tolist() == [WORDS, 1]
+
+
+def test_the_sides_are_shown_in_turn(compare):
+    forth, back = compare(STORED[:1], STORED[1:2]), compare(STORED[1:2], STORED[:1])
+    one, two = (features[:, PER_PAIR:].view(2, WORDS, EVIDENCE) for features in (forth, back))
+    assert one[0].allclose(two[1], atol=1e-3) and one[1].allclose(two[0], atol=1e-3)

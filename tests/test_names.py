@@ -1,0 +1,34 @@
+"""Which words of a question are names: by capital, digit or, where nothing tells, by rarity."""
+
+from __future__ import annotations
+
+import pytest
+
+from memtune.memory.words import BUCKETS, word_bucket
+from memtune.names import NameFinder
+
+COMMON = ("who", "built", "the", "is", "what", "where", "in", "how", "long", "can", "be", "returned", "opened")
+
+
+@pytest.fixture
+def names():
+    counts = [0.0] * BUCKETS
+    for word in COMMON:
+        counts[word_bucket(word)] = 500.0
+    return NameFinder(counts, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("Who built the Old Mill?", ["Old", "Mill?"]),
+        ("what is ht-4471", ["ht-4471"]),
+        ("Antarctica is in", ["Antarctica"]),
+        ("Who is who?", []),
+        ("how long can opened software be returned", ["software"]),
+        ("", []),
+    ],
+)
+def test_the_words_that_name_something(names, question, expected):
+    words = question.split()
+    assert [word for word, name in zip(words, names(words), strict=True) if name] == expected
