@@ -21,7 +21,40 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 MIB, GIB = 2**20, 2**30
 
 
-def main_job(result: dict[str, Any]) -> str:
+Result = dict[str, Any]
+
+
+def recall(*results: Result) -> str:
+    """One row for each set of facts."""
+    titles = ("facts", "exact", "paraphrases exact", "near misses silent", "unrelated silent", "behind 200 tokens")
+    kinds = ("exact", "paraphrase", "near_miss_silent", "unrelated_silent")
+    rows = [
+        (
+            f"{result['facts']:,}, {Path(result['command']['facts']).stem}",
+            *(share(result[kind], "good") if kind in result else "-" for kind in kinds),
+            f"{share(result['behind_200_tokens'], 'good')}, alone {share(result['without_context'], 'good')}",
+        )
+        for result in results
+    ]
+    commits = sorted({result["on"]["commit"] for result in results})
+    first = results[0]
+    note = f"{first['command']['model']}, torch {first['on']['torch']}, measured at {', '.join(commits)}."
+    return "\n".join([*table(titles, rows), "", note])
+
+
+def wordings(result: Result) -> str:
+    """One row for each check set, each in a memory of its own, and one for all of them together."""
+    titles = ("memory", "facts", "paraphrases: right fact fired", "near misses silent", "unrelated silent")
+    kinds = ("paraphrase", "near_miss", "unrelated")
+    rows = [
+        (name, str(figures["facts"]), *(share(figures[kind], "right") for kind in kinds))
+        for name, figures in result.items()
+        if "facts" in figures
+    ]
+    return "\n".join([*table(titles, rows), "", f"{result['command']['model']}, measured at {result['on']['commit']}."])
+
+
+def main_job(result: Result) -> str:
     """The main job as a table; every figure is read from the file."""
     near, unrelated, seconds = result["near_miss"], result["unrelated"], result["seconds"]
     forward = min(seconds["plain_forward"])
@@ -40,7 +73,7 @@ def main_job(result: dict[str, Any]) -> str:
     return "\n".join([*table(("measured", "result"), rows), "", f"{conditions(result, 'answer_tokens')}."])
 
 
-def side_by_side(result: dict[str, Any]) -> str:
+def side_by_side(result: Result) -> str:
     """One row for each method, in the order in which they ran; one that failed says so."""
     titles = ("method", "exact", "paraphrases exact", "near misses unchanged", "unrelated unchanged")
     titles += ("seconds a fact", "peak memory", "kept, a fact", "extra tokens a question", "seconds a question")
@@ -91,7 +124,12 @@ def size(count: float) -> str:
     return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"main job": main_job, "side by side": side_by_side}
+TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
+    "main job": ("main_job.json", main_job),
+    "recall": ("recall_*.json", recall),
+    "side by side": ("side_by_side.json", side_by_side),
+    "wordings": ("wordings.json", wordings),
+}
 
 
 def with_table(page: str, name: str, lines: str) -> str:
@@ -104,10 +142,9 @@ def with_table(page: str, name: str, lines: str) -> str:
 
 def with_tables(page: str, results: Path = RESULTS) -> str:
     """The page with every table whose figures are there."""
-    for name, render in TABLES.items():
-        path = results / f"{name.replace(' ', '_')}.json"
-        if path.is_file():
-            page = with_table(page, name, render(json.loads(path.read_text(encoding="utf-8"))))
+    for name, (pattern, render) in TABLES.items():
+        if found := sorted(results.glob(pattern)):
+            page = with_table(page, name, render(*(json.loads(path.read_text(encoding="utf-8")) for path in found)))
     return page
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -20,11 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from main_job import machine
+from common import machine
 
 from memtune.backbone import Backbone, load_backbone
 from memtune.config import Config
 from memtune.facts import Fact
+from memtune.measures import wilson
 from memtune.memory.bank import Bank
 from memtune.memory.module import Attachment, Memory, MemoryConfig
 from memtune.memory.router import Route
@@ -34,7 +34,6 @@ SETS = Path(__file__).parent / "wordings"
 UNRELATED = "unrelated"
 TOGETHER = "all in one memory"
 KINDS = ("paraphrase", "near_miss", "unrelated")
-Z = 1.96  # of a two-sided interval that holds the true share 95 times in 100
 
 
 @dataclass(frozen=True)
@@ -128,20 +127,6 @@ def figures(found: Iterable[Outcome]) -> dict[str, Any]:
 
 def share(count: int, asked: int) -> dict[str, Any]:
     return {"asked": asked, "right": count, "interval": [round(end, 4) for end in wilson(count, asked)]}
-
-
-def wilson(count: int, asked: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of ``count`` in ``asked``: honest near 0 and 1, where these shares lie.
-
-    >>> [round(end, 3) for end in wilson(98, 100)]
-    [0.93, 0.994]
-    """
-    if not asked:
-        return 0.0, 1.0
-    part, weight = count / asked, Z * Z / asked
-    middle = (part + weight / 2) / (1 + weight)
-    half = math.sqrt(part * (1 - part) * weight + weight * weight / 4) / (1 + weight)
-    return middle - half, middle + half
 
 
 def measure(backbone: Backbone, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

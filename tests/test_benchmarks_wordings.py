@@ -68,12 +68,3 @@ def test_lower_case_wordings_are_typed_as_they_claim():
 def test_the_unrelated_prompts_hold_nothing_else():
     rows = rows_of(UNRELATED)
     assert len(rows) >= 150 and all(set(row) == {"question"} for row in rows)
-
-
-def test_the_interval_is_that_of_wilson(monkeypatch):
-    monkeypatch.syspath_prepend(str(SETS.parent))
-    from wordings import wilson
-
-    assert wilson(98, 100) == pytest.approx((0.9300, 0.9945), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(40, 40)[1] == pytest.approx(1.0)

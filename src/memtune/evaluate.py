@@ -75,8 +75,8 @@ def evaluate(
     backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
     check_backbone(project, backbone)
     memory, facts = load_memory(project), load_facts(project)
-    run = _Run(backbone, memory, facts, config, scope, on_event)
     given = suites_of_files(files, facts, backbone.prompts)
+    run = _Run(backbone, memory, facts, config, scope, on_event)  # hangs the memory on the backbone
     try:
         measures = tuple(run.measures(given))
     finally:
