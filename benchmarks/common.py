@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 def command(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments as they are kept: files by name, because a path is of one machine."""
-    return {name: Path(value).name if isinstance(value, str) else value for name, value in vars(args).items()}
+    return {name: Path(value).name if isinstance(value, str | Path) else value for name, value in vars(args).items()}
 
 
 def peak_bytes() -> int:
