@@ -311,11 +311,13 @@ def test_the_same_seed_measures_the_same(result, tuned, config, files, backbone,
 # --- mistakes
 
 
-def test_an_unknown_id_is_told_before_anything_is_measured(quick, tmp_path):
+def test_an_unknown_id_is_told_before_anything_is_measured(quick, tmp_path, backbone):
     path = tmp_path / "paraphrases.jsonl"
     path.write_text('{"question": "q?", "id": "nobody"}\n', encoding="utf-8")
+    hooks = len(backbone.model._forward_pre_hooks)
     with pytest.raises(DataError) as caught:
         quick(files=QuestionFiles(paraphrases=path))
+    assert len(backbone.model._forward_pre_hooks) == hooks, "the memory stayed on the backbone"
     assert caught.value.problems == (f"{path}:1: no fact of the project has the id 'nobody'",)
     assert not (tmp_path / "out").exists()
 

@@ -329,8 +329,8 @@ def test_the_real_checkpoint_learns_every_example_and_hands_it_on(smollm2, tmp_p
     facts = [json.loads(line) for line in (EXAMPLES / "facts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert report["failed"] == []
     assert report["learned"] == report["generated"] == report["exported"] == len(facts) == 72
-    # Hard rewordings of look-alike facts: most fire, and what fires is right but for a few.
-    assert report["right"] >= 0.5 * report["asked"]
+    # Hard rewordings of look-alike facts: at one false fire in a hundred a third fire, and what fires is right.
+    assert report["right"] >= 0.25 * report["asked"]
     assert report["fired"] - report["right"] <= 0.1 * report["asked"]
     said = run_python(LOADED, tmp_path / "bundle", facts[0]["question"])
     assert said.strip() == facts[0]["answer"]

@@ -34,7 +34,8 @@ NEIGHBOURS = 3
 SAME, REWORDED, NEIGHBOUR, NEAR_MISS, OVERLAP, BACKGROUND = range(6)  # kinds of rows
 FOLDS = 3
 STEPS, BATCH, RATE = 1500, 512, 1e-2
-LESSON_SHARE = 0.15  # of the draws; the rest is the user's own questions
+LESSON_SHARE = 0.15  # of the draws, at least; the rest is the user's own questions
+LESSONS_WORTH = 80  # facts: a file of so many gets half of the draws, a smaller one leans on the lessons
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Rows:
     features: Tensor  # float32 (rows, features)
     kind: Tensor  # int64 (rows,)
     fold: Tensor  # int64 (rows,)
+
+    @property
+    def facts(self) -> int:
+        """How many stored questions the rows were made of."""
+        return int((self.kind == SAME).sum())
 
     @property
     def positive(self) -> Tensor:
@@ -134,7 +140,7 @@ def train(gate: Gate, rows: Rows, lessons: tuple[Tensor, Tensor], seed: int) -> 
     taught, same = lessons
     features = torch.cat([taught, rows.features])
     target = torch.cat([same, rows.positive]).float()
-    weight = _weights(same, rows.positive)
+    weight = _weights(same, rows.positive, max(LESSON_SHARE, LESSONS_WORTH / (LESSONS_WORTH + rows.facts)))
     fold = F.pad(rows.fold, (len(taught), 0), value=-1)
     used = torch.stack([fold != m % FOLDS for m in range(MEMBERS)]).float()
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
@@ -152,10 +158,10 @@ def train(gate: Gate, rows: Rows, lessons: tuple[Tensor, Tensor], seed: int) -> 
     gate.requires_grad_(False)
 
 
-def _weights(same: Tensor, positive: Tensor) -> Tensor:
+def _weights(same: Tensor, positive: Tensor, lesson_share: float) -> Tensor:
     """How often a row is drawn: lessons and own rows by their share, as many that ask the same as do not."""
     weight = torch.zeros(len(same) + len(positive))
-    parts = ((same, LESSON_SHARE, slice(len(same))), (positive, 1 - LESSON_SHARE, slice(len(same), None)))
+    parts = ((same, lesson_share, slice(len(same))), (positive, 1 - lesson_share, slice(len(same), None)))
     for is_same, share, place in parts:
         each = torch.stack([is_same, ~is_same]).float()
         weight[place] = 0.5 * share * (each / each.sum(1, keepdim=True).clamp_min(1.0)).sum(0)

@@ -26,6 +26,7 @@ _WRAPPERS = (
 _FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again")
 
 OVERLAPS = 2
+ALTERED = 3  # of each kind; few questions hold a code, and what one character means is learned from these alone
 MISSPELT = 0.35  # of the times that it is drawn
 
 Words = list[str]
@@ -52,7 +53,7 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
     draw = random.Random(f"{seed}:{question}:near")
     words = question.split()
     own = _longest_name(names(words))
-    made = []
+    made: list[str | None] = []
     if own:
         for line in draw.sample(others, k=min(8, len(others))):
             other_words = line.split()
@@ -60,8 +61,9 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
             if other and other_words[other] != words[own]:
                 made.append(_put(words, own, other_words[other]))
                 break
-    altered = (_other_digit(question, draw), _other_suffix(words, draw), _other_letter(words, names, others, draw))
-    return [*made, *(text for text in altered if text)]
+    for _ in range(ALTERED):
+        made += [_other_digit(question, draw), _other_suffix(words, draw), _other_letter(words, names, others, draw)]
+    return list(dict.fromkeys(text for text in made if text))
 
 
 def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:

@@ -152,6 +152,16 @@ def test_a_sentence_is_read_as_if_it_opened_the_turn():
     assert endings((0, 4, 3), vocabulary) == [(0, 4, 3), (4, 3)]
 
 
+def test_a_code_is_one_word_to_its_last_letter():
+    assert [word.text for word in words_of(ids_of("HT-4471a, 5.2.7b or well-known"), BYTES)[0]] == [
+        "ht-4471a",
+        "5.2.7b",
+        "or",
+        "well",
+        "known",
+    ]
+
+
 def test_signs_that_tell_two_names_apart_are_words():
     assert [word.text for word in words_of(ids_of("C++ or C#?"), BYTES)[0]] == ["c", "+", "+", "or", "c", "#"]
 

@@ -42,7 +42,7 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 _MARKS = "".join(re.escape(chr(c)) for c in range(0x300, 0x2E80) if unicodedata.category(chr(c))[0] == "M")
 _LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
 _SYMBOL = "+#%$€£&@=<>*~^|\u2190-\u2bff\U0001f000-\U0001faff"  # C++ is not C; arrows and emoji: each for itself
-_WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/][0-9A-Z]+)*")
+_WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/](?:[0-9][0-9A-Za-z]*|[0-9A-Z]+))*")
 
 # Behind these a sentence is over; a colon is no end: "translate this question: ..." is one request.
 _END = re.compile(rb"[.!?][\"')\]]*\s*$|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4)\s*$|\n\s*$")
