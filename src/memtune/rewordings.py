@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-import unicodedata
 from collections.abc import Callable
 
 __all__ = ["Names", "near_misses", "overlaps", "rewordings"]
@@ -26,7 +25,6 @@ _WRAPPERS = (
 _FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again")
 
 OVERLAPS = 2
-ALTERED = 3  # of each kind; few questions hold a code, and what one character means is learned from these alone
 MISSPELT = 0.35  # of the times that it is drawn
 
 Words = list[str]
@@ -46,9 +44,9 @@ def rewordings(question: str, names: Names, count: int, seed: int) -> list[str]:
 
 
 def near_misses(question: str, others: list[str], names: Names, seed: int) -> list[str]:
-    """Questions that are not ``question``: another name, digit, suffix or letter in it.
+    """Questions that are not ``question``: another name, digit or suffix in it.
 
-    ``others`` lend their names and letters.
+    ``others`` lend their names.
     """
     draw = random.Random(f"{seed}:{question}:near")
     words = question.split()
@@ -61,9 +59,8 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
             if other and other_words[other] != words[own]:
                 made.append(_put(words, own, other_words[other]))
                 break
-    for _ in range(ALTERED):
-        made += [_other_digit(question, draw), _other_suffix(words, draw), _other_letter(words, names, others, draw)]
-    return list(dict.fromkeys(text for text in made if text))
+    made += [_other_digit(question, draw), _other_suffix(words, draw)]
+    return [text for text in made if text]
 
 
 def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:
@@ -117,28 +114,6 @@ def _other_suffix(words: Words, draw: random.Random) -> str | None:
     i = draw.choice(codes)
     core = words[i].rstrip("?!.,;:")
     return _put(words, slice(i, i + 1), [core + draw.choice("abcx0123456789") + words[i][len(core) :]])
-
-
-def _other_letter(words: Words, names: Names, others: list[str], draw: random.Random) -> str | None:
-    """Another character in a name, in scripts without case: there a character is much of a word, not a slip."""
-    places = [
-        (i, j)
-        for i, (word, name) in enumerate(zip(words, names(words), strict=True))
-        for j, letter in enumerate(word)
-        if name and letter.isalpha() and letter.lower() == letter.upper()
-    ]
-    if not places:
-        return None
-    i, j = draw.choice(places)
-    letters = {c for line in others for c in line if c != words[i][j] and _script(c) == _script(words[i][j])}
-    if not letters:
-        return None
-    return _put(words, slice(i, i + 1), [words[i][:j] + draw.choice(sorted(letters)) + words[i][j + 1 :]])
-
-
-def _script(character: str) -> str:
-    """HANGUL, CJK, ARABIC ...: how Unicode's name of a character begins."""
-    return unicodedata.name(character, "").split(" ")[0]
 
 
 def _drop(words: Words, names: list[bool], draw: random.Random) -> Words:
