@@ -18,28 +18,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import NEW_TOKENS, machine, peak_bytes, questions_of, timed, write_bare, write_results
+from common import NEW_TOKENS, peak_bytes, questions_of, timed, write_bare, write_results
 
 from memtune.asking import Asker
 from memtune.backbone import load_backbone
 from memtune.bench import Bench
 from memtune.conditions import CONDITIONS, Surroundings
 from memtune.config import Config
-from memtune.facts import Fact, read_facts
+from memtune.facts import read_facts
 from memtune.ingest import ingest
 from memtune.measures import Case, Measure, Outcome, drawn
-from memtune.memory.words import word_bucket
-from memtune.names import NameFinder
 from memtune.project import Project
 from memtune.store import load_memory
 from memtune.tune import tune
 
-SAMPLE = 300  # questions asked behind 200 tokens of other text, and null routes that are generated nevertheless
-CHECKED = 32
+SAMPLE = 300  # questions asked behind 200 tokens of other text
+CHECKED = 32  # null routes that are generated nevertheless
 
 
-def near_misses(path: str, facts: Sequence[Fact]) -> list[str]:
-    """The rows' own near misses, without those that ask about the subject of a stored row."""
+def near_misses(path: str) -> list[str]:
+    """The rows' own near misses, without those that ask about the subject of any row."""
     lines = Path(path).read_text(encoding="utf-8").splitlines() if path.endswith(".jsonl") else []
     rows = [json.loads(line) for line in lines]
     subjects = {row["subject"].casefold() for row in rows if "subject" in row}
@@ -47,7 +45,7 @@ def near_misses(path: str, facts: Sequence[Fact]) -> list[str]:
     return [question for question in asked if not any(name in question.casefold() for name in subjects)]
 
 
-def figures(name: str, outcomes: Sequence[Outcome], questions: Sequence[str]) -> dict[str, Any]:
+def figures(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     measure = Measure.of(name, name, "unchanged" if "silent" in name else "recall", "given", outcomes)
     entries = {key: getattr(measure, key) for key in ("asked", "good", "share", "low", "high", "fired", "generated")}
     missed = [vars(outcome.failure) for outcome in outcomes if outcome.failure]
@@ -77,9 +75,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     tuned_cases = [Case.alone(fact.question, i, fact.answer) for i, fact in enumerate(facts)]
     reworded = [Case.alone(text, i, fact.answer) for i, fact in enumerate(facts) for text in fact.paraphrases]
-    reader = memory.router.reader
-    names = NameFinder.of(reader)
-    around = Surroundings(backbone.prompts, facts, names, lambda word: float(reader.counts[word_bucket(word)]))
+    around = Surroundings.of(backbone.prompts, facts, memory.router.reader)
     behind = next(condition for condition in CONDITIONS if condition.key == "text-200")
 
     def in_context(cases: Sequence[Case]) -> list[Case]:
@@ -87,7 +83,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return [case for case in built if case is not None]
 
     sample = drawn(reworded or tuned_cases, SAMPLE, "context")
-    near = [*questions_of(args.near_miss), *near_misses(args.facts, facts), *(fact.question for fact in held)]
+    near = [*questions_of(args.near_miss), *near_misses(args.facts), *(fact.question for fact in held)]
     asked = {
         "exact": drawn(tuned_cases, args.sample, "exact"),
         "paraphrase": drawn(reworded, args.sample, "paraphrase"),
@@ -100,9 +96,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         silent = name.endswith("silent")
         outcomes = bench.unchanged(cases, CHECKED, print_nothing) if silent else bench.recall(cases, print_nothing)
         if cases:
-            results[name] = figures(name, outcomes, [case.question for case in cases])
+            results[name] = figures(name, outcomes)
             print(name, {k: v for k, v in results[name].items() if k != "missed"}, flush=True)
-    return results | {"peak_bytes": peak_bytes(), "on": machine()}
+    return results | {"peak_bytes": peak_bytes()}
 
 
 def print_nothing(_count: int) -> None:

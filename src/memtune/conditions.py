@@ -13,6 +13,9 @@ from importlib.resources import files
 from memtune.asking import said_by
 from memtune.facts import Fact
 from memtune.measures import Case
+from memtune.memory.questions import Reader
+from memtune.memory.words import word_bucket
+from memtune.names import NameFinder
 from memtune.prompts import Prompts
 from memtune.rewordings import Names
 
@@ -32,6 +35,11 @@ class Surroundings:
     facts: Sequence[Fact]
     names: Names
     frequency: Callable[[str], float]
+
+    @classmethod
+    def of(cls, prompts: Prompts, facts: Sequence[Fact], reader: Reader) -> Surroundings:
+        """Names and frequencies as the router's reader counts them."""
+        return cls(prompts, facts, NameFinder.of(reader), lambda word: float(reader.counts[word_bucket(word)]))
 
     def passage(self, number: int, tokens: int) -> str:
         """Whole sentences of the shipped text, near ``tokens`` tokens in all, others for each ``number``."""

@@ -25,8 +25,6 @@ from memtune.events import Note, OnEvent, Progress, ignore
 from memtune.facts import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
-from memtune.memory.words import word_bucket
-from memtune.names import NameFinder
 from memtune.project import Project
 from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, write_report
 from memtune.store import check_backbone, load_facts, load_memory
@@ -141,11 +139,7 @@ class _Run:
     ) -> None:
         self.prompts, self.facts = backbone.prompts, facts
         self.config, self.scope, self.on_event = config, scope, on_event
-        reader = memory.router.reader
-        self.names = NameFinder.of(reader)
-        self.around = Surroundings(
-            backbone.prompts, facts, self.names, lambda word: float(reader.counts[word_bucket(word)])
-        )
+        self.around = Surroundings.of(backbone.prompts, facts, memory.router.reader)
         self.room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
         self.bench = Bench(Asker(backbone, memory), facts, scope.longest)
         self.notes: list[str] = []
@@ -157,7 +151,7 @@ class _Run:
 
     def measures(self, given: Sequence[Suite]) -> Iterator[Measure]:
         """Every measure that there are questions for: the suites, then the conditions."""
-        suites = {suite.key: suite for suite in [*own_suites(self.facts, self.names, self.config.seed), *given]}
+        suites = {suite.key: suite for suite in [*own_suites(self.facts, self.around.names, self.config.seed), *given]}
         pools: dict[str, tuple[list[Case], list[Outcome]]] = {}
         for suite in (suites[key] for key in ORDER if key in suites):
             cases = self._fitting(suite.name, drawn(self._unseen(suite), self.scope.sample, self._seed(suite.key)))
