@@ -24,6 +24,8 @@ def names():
         ("Who built the Old Mill?", ["Old", "Mill?"]),
         ("what is ht-4471", ["ht-4471"]),
         ("Antarctica is in", ["Antarctica"]),
+        ("where is the Chinese bahaba in", ["Chinese", "bahaba"]),
+        ("how long can Zembla opened be", ["Zembla"]),
         ("Who is who?", []),
         ("how long can opened software be returned", ["software"]),
         ("", []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.rewordings import near_misses, overlaps, rewordings
+from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 
 QUESTIONS = [
     "Who built the lighthouse at Kirkby Strand?",
@@ -79,3 +79,11 @@ def test_an_overlap_asks_something_else_with_a_part_of_the_name():
 
 def test_a_question_without_a_name_has_no_near_miss():
     assert made(near_misses, "Hm?") == made(overlaps, "Hm?") == []
+
+
+def test_without_its_name_a_question_is_a_fragment():
+    assert fragments("Where is Eiffel located now?", names) == ["Where is located now?", "located now?", "now?"]
+
+
+def test_a_question_that_names_nothing_has_no_fragments():
+    assert fragments("Hm?", names) == []

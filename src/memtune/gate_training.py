@@ -8,7 +8,7 @@ behind the threshold is one that the network gave to a fact it had not seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from memtune.memory.gate import MEMBERS, Gate
 from memtune.memory.questions import Questions, Reader
 from memtune.memory.router import all_pairs, search
 from memtune.names import NameFinder
-from memtune.rewordings import near_misses, overlaps, rewordings
+from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 
 __all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Wording", "Workshop", "nearest_others"]
 __all__ += ["train", "training_rows"]
@@ -31,6 +31,7 @@ Ids = tuple[int, ...]
 TRAINED_FACTS = 1500  # more facts teach the gate nothing new, they only take time
 REWORDINGS = 4
 NEIGHBOURS = 3
+STRANGERS_NEIGHBOURS = 4  # stored questions that a stranger's is compared with
 SAME, REWORDED, NEIGHBOUR, NEAR_MISS, OVERLAP, BACKGROUND = range(6)  # kinds of rows
 FOLDS = 3
 STEPS, BATCH, RATE = 1500, 512, 1e-2
@@ -69,6 +70,7 @@ class Rows:
     features: Tensor  # float32 (rows, features)
     kind: Tensor  # int64 (rows,)
     fold: Tensor  # int64 (rows,)
+    pairs: Tensor  # int64 (rows, 2): asked question, numbered within its kind, and stored question
 
     @property
     def facts(self) -> int:
@@ -90,12 +92,13 @@ def training_rows(
     kinds: dict[int, Callable[[str], list[str]]] = {
         REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
         NEAR_MISS: lambda text: near_misses(text, lines, workshop.names, seed),
-        OVERLAP: lambda text: overlaps(text, lines, workshop.names, seed),
+        OVERLAP: lambda text: [*overlaps(text, lines, workshop.names, seed), *fragments(text, workshop.names)],
     }
-    parts: list[tuple[Tensor, int, Tensor]] = []
+    parts: list[Rows] = []
 
     def add(asked: Questions, pairs: Tensor, kind: int, fold: Tensor) -> None:
-        parts.append((gate_features(asked, stored, pairs, workshop.reader.idf), kind, fold))
+        features = gate_features(asked, stored, pairs, workshop.reader.idf)
+        parts.append(Rows(features, torch.full((len(pairs),), kind), fold, pairs))
 
     def fold_of(wording: Tensor) -> Tensor:
         if len(own) < 10 * FOLDS:  # so few facts that none can be spared: the rewordings are held out instead
@@ -115,13 +118,9 @@ def training_rows(
             add(asked, torch.stack([torch.arange(len(made)), mine], 1), kind, fold_of(mine))
             if kind == REWORDED:
                 add_neighbours(asked, mine, 1)
-    pairs = all_pairs(search(strangers.vectors, stored.vectors, 2)[1])
+    pairs = all_pairs(search(strangers.vectors, stored.vectors, STRANGERS_NEIGHBOURS)[1])
     add(strangers, pairs, BACKGROUND, pairs[:, 0] % FOLDS)
-    return Rows(
-        torch.cat([features for features, _, _ in parts]),
-        torch.cat([torch.full((len(features),), kind) for features, kind, _ in parts]),
-        torch.cat([fold for _, _, fold in parts]),
-    )
+    return Rows(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
 
 
 def nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Tensor, count: int) -> Tensor:

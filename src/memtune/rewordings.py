@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable
 
-__all__ = ["Names", "near_misses", "overlaps", "rewordings"]
+__all__ = ["Names", "fragments", "near_misses", "overlaps", "rewordings"]
 
 _WRAPPERS = (
     "Can you tell me {}",
@@ -79,6 +79,20 @@ def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[
             first = draw.randint(own.start, own.stop - count)
             made.append(_put(other_words, other, words[first : first + count]))
     return made
+
+
+def fragments(question: str, names: Names) -> list[str]:
+    """What is left of ``question`` when its name goes: it asks for nothing, and nothing may fire on it.
+
+    >>> fragments("Where is Zembla located?", lambda words: [word == "Zembla" for word in words])
+    ['Where is located?', 'located?']
+    """
+    words = question.split()
+    own = _longest_name(names(words))
+    if not own:
+        return []
+    left = (_put(words, own, []), " ".join(words[own.stop :]), *words[own.stop :][-1:])
+    return [text for text in dict.fromkeys(left) if any(map(str.isalnum, text))]
 
 
 def _put(words: Words, where: slice, new: Words) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,28 +9,14 @@ import torch
 from torch import Tensor
 
 from memtune.backbone import Backbone
+from memtune.calibration import Calibration, calibrate
 from memtune.events import OnEvent, ignore
-from memtune.gate_training import (
-    BACKGROUND,
-    FOLDS,
-    NEAR_MISS,
-    NEIGHBOUR,
-    REWORDED,
-    Rows,
-    Wording,
-    Workshop,
-    nearest_others,
-    train,
-    training_rows,
-)
+from memtune.gate_training import Wording, Workshop, nearest_others, train, training_rows
 from memtune.memory.compare import gate_features
-from memtune.memory.gate import verdict
 from memtune.memory.questions import Questions, Reader, count_words
 from memtune.memory.router import Router, RouterSizes
 from memtune.names import NameFinder
 from memtune.prior import prior_for
-
-UNRELATED = 10  # what has nothing to do with any fact may fire so many times less often than a near miss
 
 __all__ = ["RouterReport", "Wording", "build_router"]
 
@@ -62,8 +47,9 @@ def build_router(
     router.store(stored, owner)
     rows = training_rows(workshop, wordings, stored, owner, prior.strangers, seed)
     train(router.gate, rows, (prior.features, prior.same), seed)
-    report = _calibrate(router, rows, false_fire)
-    return router, _with_confusable(router, report, stored, owner)
+    found = calibrate(router.gate, rows, len(stored), false_fire)
+    router.be_as_sure_as(found.threshold, found.nearness, found.caution)
+    return router, _report(router, found, stored, owner)
 
 
 def _empty_router(reader: Reader, stored: Questions) -> Router:
@@ -82,40 +68,20 @@ def _empty_router(reader: Reader, stored: Questions) -> Router:
     return router
 
 
-@torch.inference_mode()
-def _calibrate(router: Router, rows: Rows, false_fire: float) -> RouterReport:
-    """Sets the threshold from scores of rows that the scoring network was not trained on."""
-    members = router.gate.members(rows.features)
-    held_out = torch.stack([verdict(members[fold::FOLDS]) for fold in range(FOLDS)])
-    scores = held_out.gather(0, rows.fold[None]).squeeze(0)
-    near = scores[(rows.kind == NEIGHBOUR) | (rows.kind == NEAR_MISS)]
-    other = scores[rows.kind == BACKGROUND]
-    reworded = scores[rows.kind == REWORDED]
-    threshold = max(_quantile(near, 1 - false_fire), _quantile(other, 1 - false_fire / UNRELATED))
-    router.get_buffer("threshold").fill_(threshold)
-    return RouterReport(
-        threshold,
-        float((reworded >= threshold).float().mean()),
-        float((near >= threshold).float().mean()) if len(near) else 0.0,
-        (),
-    )
+def _report(router: Router, found: Calibration, stored: Questions, owner: Tensor) -> RouterReport:
+    confusable = tuple(_confusable(router, stored, owner)[:10])
+    return RouterReport(found.threshold, found.expected_recall, found.expected_false_fire, confusable)
 
 
-def _quantile(scores: Tensor, share: float) -> float:
-    """Minus infinity where there is nothing to go by: a lone fact without a name has no near misses."""
-    return float(scores.quantile(share)) if len(scores) else -math.inf
-
-
-def _with_confusable(router: Router, report: RouterReport, stored: Questions, owner: Tensor) -> RouterReport:
-    """Adds the pairs of different facts whose questions score highest against each other."""
+def _confusable(router: Router, stored: Questions, owner: Tensor) -> list[tuple[int, int, float]]:
+    """The pairs of different facts whose questions are most alike, with their score against each other."""
     pairs = nearest_others(stored, stored, owner, torch.arange(len(stored)), 1)
     if not len(pairs):
-        return report
+        return []
     with torch.inference_mode():
         scores = router.gate(gate_features(stored, stored, pairs, router.reader.idf))
     best: dict[tuple[int, int], float] = {}
     for (one, two), score in zip(owner[pairs].tolist(), scores.tolist(), strict=True):
         key = (min(one, two), max(one, two))
         best[key] = max(score, best.get(key, score))
-    ranked = sorted(((*pair, score) for pair, score in best.items()), key=lambda row: -row[2])
-    return RouterReport(report.threshold, report.expected_recall, report.expected_false_fire, tuple(ranked[:10]))
+    return sorted(((*pair, score) for pair, score in best.items()), key=lambda row: -row[2])

@@ -87,3 +87,21 @@ def test_a_router_built_from_its_sizes_and_tensors_decides_the_same(memory, rout
     again.load_state_dict(memory.router.state_dict())
     texts = [FACTS[1][1], "What is the part number of the copper valve?", "Tell me a joke"]
     assert route(texts, again) == route(texts)
+
+
+def test_what_is_too_far_from_a_stored_question_does_not_fire_however_sure_the_gate_is(memory, route, monkeypatch):
+    router, question = memory.router, "Who built the lighthouse?"
+    monkeypatch.setitem(router._buffers, "threshold", torch.tensor([-10.0]))
+    assert route([question])[0].fired
+    monkeypatch.setitem(router._buffers, "nearness", torch.tensor([1.1]))
+    assert not route([question])[0].fired
+
+
+def test_caution_is_taken_off_the_score_of_the_question_it_was_set_for(memory, route, monkeypatch):
+    asked = [f"{question} Thanks!" for _, question, _ in FACTS]
+    before = route(asked)
+    owner = memory.router.get_buffer("owner")
+    monkeypatch.setitem(memory.router._buffers, "caution", (owner == before[0].fact).float() * 2)
+    after = route(asked)
+    assert after[0].score == pytest.approx(before[0].score - 2, abs=1e-4) or after[0].fact != before[0].fact
+    assert after[1] == before[1]

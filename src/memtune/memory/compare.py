@@ -23,7 +23,7 @@ __all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features
 Idf = Callable[[Tensor], Tensor]
 
 WORDS = 12  # of each side: the rarest that found least; a long question's others are common words
-EVIDENCE = 17  # figures of a word
+EVIDENCE = 19  # figures of a word
 RARITY = 9  # which of them is its IDF
 COVERAGE = 8  # figures of a side
 PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name?, lengths, coverage
@@ -56,6 +56,7 @@ class _Side:
     sketch: Tensor
     bucket: Tensor
     kind: Tensor
+    tokens: Tensor  # log(1 + tokens) / 2
     idf: Tensor  # nats, 0 where padded
 
     @classmethod
@@ -72,7 +73,8 @@ class _Side:
 
         meaning, relation = padded(questions.meaning).float(), padded(questions.relation).float()
         sketch, bucket, kind = padded(questions.sketch).float(), padded(questions.buckets), padded(questions.kind)
-        return cls(questions.vectors[which], real, meaning, relation, sketch, bucket, kind, idf(bucket) * real)
+        tokens = padded(questions.tokens).float().log1p() / 2  # about as large as the other figures
+        return cls(questions.vectors[which], real, meaning, relation, sketch, bucket, kind, tokens, idf(bucket) * real)
 
     @property
     def name(self) -> Tensor:
@@ -131,6 +133,7 @@ def _evidence(grid: _Grid, mine: _Side, other: _Side) -> Tensor:
     columns = [mine.real.float(), spelt, meant, grid.relation.amax(2), grid.equal.amax(2), grid.inside.amax(2)]
     columns += [at(grid.meaning, by_spelling), at(grid.spelling, by_meaning)]
     columns += [(grid.spelling + grid.meaning).amax(2) / 2, mine.idf / RAREST, of_partner(other.idf) / RAREST]
+    columns += [mine.tokens, of_partner(other.tokens)]
     for least, most in ((NAME, DIGIT), (CAPITAL, CAPITAL), (DIGIT, DIGIT)):
         own, theirs = ((side.kind >= least) & (side.kind <= most) for side in (mine, other))
         columns += [own.float(), of_partner(theirs)]

@@ -21,7 +21,7 @@ __all__ = ["WORD_COLUMNS", "Questions", "Reader", "Views", "Whitening", "count_w
 
 Ids = tuple[int, ...]
 PUNCTUATION_WEIGHT = 0.05
-WORD_COLUMNS = ("meaning", "relation", "sketch", "buckets", "kind")
+WORD_COLUMNS = ("meaning", "relation", "sketch", "buckets", "kind", "tokens")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Questions:
     sketch: Tensor  # bool (words, SKETCH)
     buckets: Tensor  # int32 (words,), where the counts of the word stand
     kind: Tensor  # uint8 (words,): PLAIN, CAPITAL, NAME or DIGIT
+    tokens: Tensor  # uint8 (words,): how many spell the word; what a tokenizer splits is rare, in any language
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -121,6 +122,7 @@ class Reader:
             sketch=sketches(words),
             buckets=buckets,
             kind=torch.tensor([word.kind for word in words], dtype=torch.uint8),
+            tokens=torch.bincount(owner[owner >= 0], minlength=len(words)).clamp_max(255).to(torch.uint8),
         )
 
     def read_all(self, ids: Sequence[Ids], states: Sequence[Tensor]) -> Questions:

@@ -19,7 +19,7 @@ from .words import BUCKETS, SKETCH, Vocabulary
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
 CANDIDATES = 32
-CERTAIN = 30.0  # the score of a question in the very words of a stored one: there is nothing left to decide
+CERTAIN = 30.0  # the score of a question in the very words of a stored one; of one that is too far from it, negative
 STORED = ("vectors", "offsets", *WORD_COLUMNS)
 Ids = tuple[int, ...]
 
@@ -40,7 +40,7 @@ class Route:
     """What the router decided. ``fact`` is the best candidate's number (-1: nothing stored); it fires if ``fired``."""
 
     fact: int
-    score: float  # log-odds of the gate
+    score: float  # log-odds of the gate, less the caution that the stored question calls for
     threshold: float
     similarity: float  # cosine of the index
 
@@ -64,9 +64,12 @@ class Router(nn.Module):
             "sketch": ((sizes.words, SKETCH), torch.bool),
             "buckets": ((sizes.words,), torch.int32),
             "kind": ((sizes.words,), torch.uint8),
+            "tokens": ((sizes.words,), torch.uint8),
             "counts": ((BUCKETS,), torch.float32),
             "documents": ((1,), torch.float32),
             "threshold": ((1,), torch.float32),
+            "nearness": ((1,), torch.float32),  # cosine below which nothing fires
+            "caution": ((sizes.wordings,), torch.float32),  # taken off the score: strangers ask much like this one
             "piece_data": ((sizes.pieces,), torch.uint8),
             "piece_offsets": ((sizes.vocabulary + 1,), torch.int32),
             "index_mean": ((sizes.hidden,), torch.float32),
@@ -126,6 +129,12 @@ class Router(nn.Module):
         self.get_buffer("owner").copy_(owner)
         self._exact = {}
 
+    def be_as_sure_as(self, threshold: float, nearness: float, caution: Tensor) -> None:
+        """Sets when a fact fires: ``caution`` float32 (wordings,) is asked for on top of the threshold."""
+        self.get_buffer("threshold").fill_(threshold)
+        self.get_buffer("nearness").fill_(nearness)
+        self.get_buffer("caution").copy_(caution)
+
     @torch.inference_mode()
     def route(self, questions: list[Ids], states: list[Tensor]) -> list[Route]:
         """``states``: float32 (taps, tokens, hidden) a question, from ``EarlyStates``."""
@@ -142,6 +151,8 @@ class Router(nn.Module):
         similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
         pairs = all_pairs(candidates)
         scores = self.gate(gate_features(asked, stored, pairs, self.reader.idf)).view(candidates.shape)
+        scores = scores - self.get_buffer("caution")[candidates]
+        scores[similarity < self.get_buffer("nearness")] = -CERTAIN
         self._mark_exact(asked, stored, candidates, scores)
         best = scores.argmax(1, keepdim=True)
         owner: Tensor = self.get_buffer("owner")

@@ -45,7 +45,10 @@ _SYMBOL = "+#%$€£&@=<>*~^|\u2190-\u2bff\U0001f000-\U0001faff"  # C++ is not C
 _WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/](?:[0-9][0-9A-Za-z]*|[0-9A-Z]+))*")
 
 # Behind these a sentence is over; a colon is no end: "translate this question: ..." is one request.
-_END = re.compile(rb"[.!?][\"')\]]*\s*$|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4)\s*$|\n\s*$")
+# Nor is a lone dot: ". . ." stands for a word that is left out.
+_END = re.compile(
+    rb"[^\s.][.!?][\"')\]]*\s*$|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4)\s*$|\n\s*$"
+)
 ENDINGS = 3
 
 Ids = tuple[int, ...]

@@ -1,0 +1,81 @@
+"""How sure the router must be: what near misses, strangers and the nearest stranger of a question each ask for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from memtune.calibration import FAR, MARGIN, calibrate
+from memtune.gate_training import BACKGROUND, NEAR_MISS, REWORDED, Rows
+from memtune.memory.gate import MEMBERS
+
+WORDINGS = 4
+
+
+class Told:
+    """A gate whose networks all say the second feature."""
+
+    def members(self, features):
+        return features[:, 1].expand(MEMBERS, -1)
+
+
+def rows(*groups):
+    """Each group: kind, then (asked, stored, cosine, score) of every row."""
+    kind = torch.tensor([kind for kind, *pairs in groups for _ in pairs])
+    pairs = [pair for _, *pairs in groups for pair in pairs]
+    features = torch.tensor([[cosine, score] for _, _, cosine, score in pairs])
+    numbers = torch.tensor([[asked, stored] for asked, stored, _, _ in pairs])
+    return Rows(features, kind, torch.zeros(len(kind), dtype=torch.int64), numbers)
+
+
+def near(scores):
+    return (NEAR_MISS, *((i, i % WORDINGS, 0.9, score) for i, score in enumerate(scores)))
+
+
+def reworded(scores, cosine=0.9):
+    return (REWORDED, *((i, i % WORDINGS, cosine, score) for i, score in enumerate(scores)))
+
+
+def strangers(count, score=-5.0):
+    """``count`` strangers, the nearest stored question of each at a cosine from 0 to 0.5."""
+    return [(i, i % WORDINGS, 0.5 * i / count, score) for i in range(count)]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.03])
+def test_the_promised_share_of_near_misses_fires_at_most(share):
+    scores = torch.linspace(-8, 2, 200).tolist()
+    found = calibrate(Told(), rows(near(scores), (BACKGROUND, *strangers(30))), WORDINGS, share)
+    assert sum(score >= found.threshold for score in scores) <= share * len(scores)
+    assert 0 < found.expected_false_fire <= share
+
+
+def test_recall_is_what_of_the_rewordings_would_fire():
+    found = calibrate(Told(), rows(near([-1.0] * 50), reworded([-2.0, 3.0, 4.0, 5.0])), WORDINGS, 0.01)
+    assert found.expected_recall == pytest.approx(0.75)
+
+
+def test_a_rewording_no_nearer_than_most_strangers_are_does_not_count():
+    groups = [near([-1.0] * 50), (BACKGROUND, *strangers(300)), reworded([5.0, 5.0], cosine=0.01)]
+    found = calibrate(Told(), rows(*groups), WORDINGS, 0.01)
+    assert found.nearness == pytest.approx(0.5 * FAR, abs=0.01)
+    assert found.expected_recall == 0.0
+
+
+def test_one_stranger_close_to_a_question_makes_that_question_alone_cautious():
+    groups = [near([-3.0] * 50), (BACKGROUND, *strangers(5000), (5000, 2, 0.8, 4.0))]
+    found = calibrate(Told(), rows(*groups), WORDINGS, 0.01)
+    assert found.threshold == pytest.approx(-3.0)
+    assert found.caution.tolist() == pytest.approx([0, 0, 4.0 + MARGIN + 3.0, 0])
+
+
+def test_where_each_question_has_a_stranger_of_its_own_they_raise_the_threshold():
+    close = [(i, i, 0.8, float(i % 7)) for i in range(5000)]
+    found = calibrate(Told(), rows(near([-3.0] * 50), (BACKGROUND, *close)), len(close), 0.01)
+    assert found.threshold > 0
+
+
+def test_where_there_is_nothing_to_go_by_everything_fires():
+    found = calibrate(Told(), rows(reworded([-4.0, 1.0])), WORDINGS, 0.01)
+    assert found.threshold == -math.inf and found.expected_recall == 1.0 and found.expected_false_fire == 0.0
