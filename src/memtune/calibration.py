@@ -19,7 +19,7 @@ from memtune.memory.gate import Gate, verdict
 
 __all__ = ["UNRELATED", "Calibration", "calibrate"]
 
-RESERVE = 2 / 3  # of the share that is promised: near misses that are made up are easier than real ones
+RESERVE = 0.6  # of the share that is promised: near misses that are made up are easier than real ones
 UNRELATED = 10  # a stranger may fire so many times less often than a near miss
 FAR = 0.6  # of the strangers, whose nearest stored question is farther than that of the rest
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
