@@ -15,7 +15,7 @@ SMALL = {
     "route_topk": {"block_questions": 16, "block_keys": 32, "block_depth": 16, "programs_per_processor": 3},
     "gate_maxsim": {"block_depth": 16},
     "expert_attention": {"block_experts": 16, "block_hidden": 32},
-    "fit_step": {"block_tokens": 16, "block_vocabulary": 32, "block_depth": 16, "block_seen": 16},
+    "fit_step": {"block_tokens": 16, "block_vocabulary": 32, "block_depth": 16, "block_seen": 16, "shares": 2},
 }
 
 

@@ -82,7 +82,7 @@ def test_no_pairs_give_no_rows(device):
 
 def test_refuses_sides_that_cannot_be_compared(device):
     asked, stored = words([2], torch.float16, device), words([2], torch.float32, device)
-    with pytest.raises(ValueError, match="meaning: asked torch.float16"):
+    with pytest.raises(ValueError, match=r"meaning: asked torch\.float16"):
         gate_maxsim(asked, stored, _pairs(device, [[0, 0]]))
     with pytest.raises(ValueError, match=r"int64 \(pairs, 2\)"):
         gate_maxsim(asked, asked, _pairs(device, [[0, 0]]).int())

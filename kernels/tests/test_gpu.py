@@ -53,3 +53,5 @@ def test_fit_step_over_a_large_vocabulary():
     found = fit_step(states, values, targets, head, seen)
     for mine, wanted in zip(found, reference.fit_step(states, values, targets, head, seen), strict=True):
         torch.testing.assert_close(mine.double(), wanted, rtol=1e-4, atol=1e-3)
+    alone = fit_step(states[250:251], values[250:251], targets[250:251], head, seen)
+    assert torch.equal(alone.expected[0], found.expected[250])  # no token's bytes depend on the others of its batch

@@ -62,5 +62,5 @@ def test_refuses_keys_of_another_width_or_dtype(device):
     questions = torch.zeros(1, 8, device=device)
     with pytest.raises(ValueError, match=r"\(1, 8\) and keys \(9, 7\)"):
         route_topk(questions, torch.zeros(9, 7, device=device), 1)
-    with pytest.raises(ValueError, match="questions are torch.float32, keys torch.float16"):
+    with pytest.raises(ValueError, match=r"questions are torch\.float32, keys torch\.float16"):
         route_topk(questions, torch.zeros(9, 8, device=device).half(), 1)

@@ -36,7 +36,7 @@ HAS_TRITON: bool = hasattr(triton, "__version__")
 INTERPRETED: bool = HAS_TRITON and bool(triton.knobs.runtime.interpret)
 
 try:  # kernel-builder writes this file: a name of its own for each build, so that two versions can be loaded at once
-    from ._ops import add_op_namespace_prefix as op_name  # type: ignore[import-not-found]
+    from ._ops import add_op_namespace_prefix as op_name
 except ImportError:
 
     def op_name(name: str) -> str:

@@ -1,9 +1,9 @@
-"""The memory's write: each sequence attends to the experts of its fact, and what they say is added to its hidden states.
+"""The memory's write: a sequence attends to the experts of its fact, and what they say is added to its hidden states.
 
-A sequence is a run of positions that answer with one fact; the fact owns a run of experts. The first kernel gathers that
-run once for all positions of the sequence and mixes its value rows, the weights being a softmax of
-``beta * (cosine - slope * |expert's place - answer step|)``. The second takes the mixtures up to the hidden width and adds them.
-A sequence without experts took the null route: its states are handed back bit for bit.
+A sequence is a run of positions that answer with one fact; the fact owns a run of experts. The first kernel gathers
+that run once for all positions of the sequence and mixes its value rows, the weights being a softmax of
+``beta * (cosine - slope * |expert's place - answer step|)``. The second takes the mixtures up to the hidden width and
+adds them. A sequence without experts took the null route: its states are handed back bit for bit.
 
 Traffic floor: the key and value rows of each run once, the up-projection once, the hidden states twice.
 """
@@ -114,7 +114,7 @@ def _op(
 
 
 @_op.register_fake
-def _(hidden, queries, steps, offsets, runs, keys, values, up, value_scales, beta, slope, longest):  # type: ignore[no-untyped-def]
+def _(hidden, queries, steps, offsets, runs, keys, values, up, value_scales, beta, slope, longest):
     return torch.empty_like(hidden)
 
 

@@ -1,10 +1,10 @@
 """One step of the fit: what the LM head says at many answer tokens, in one pass over the vocabulary, without logits.
 
-The logits of a token are ``head @ hidden + seen @ values``, where ``seen = head @ up`` is the head as value rows see it.
-The pass keeps, online, the log-sum-exp and the expected row of ``seen`` **among all tokens but the target**, and the
-target's own logit. Log-odds are their difference: near certainty ``p`` is 1 and all of ``1 - p`` is lost in rounding,
-while the odds go on, and so does the direction. For the same reason nothing is filtered: kernels for training drop
-blocks whose probabilities are below their dtype's epsilon, and a loss then stalls near 2e-4 nats.
+The logits of a token are ``head @ hidden + seen @ values``, where ``seen = head @ up`` is the head as value rows see
+it. The pass keeps, online, the log-sum-exp and the expected row of ``seen`` **among all tokens but the target**, and
+the target's own logit. Log-odds are their difference: near certainty ``p`` is 1 and all of ``1 - p`` is lost in
+rounding, while the odds go on, and so does the direction. For the same reason nothing is filtered: kernels for training
+drop blocks whose probabilities are below their dtype's epsilon, and a loss then stalls near 2e-4 nats.
 
 Work floor: ``2 * v * (h + 2 * r)`` FLOPs a token. Traffic floor: ``head`` and ``seen`` once.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .engine import INTERPRETED, cdiv, launch, op_name, power_of_two, processors, tl, triton, uses_triton
+from .engine import INTERPRETED, cdiv, launch, op_name, power_of_two, tl, triton, uses_triton
 from .tiles import dot
 from .tuning import settings
 
@@ -111,8 +111,8 @@ def _triton(hidden: Tensor, values: Tensor | None, targets: Tensor, head: Tensor
     s = settings("fit_step", hidden.device, seen.dtype)
     block_r = min(s["block_seen"], power_of_two(r, 16))
     blocks, columns, tiles = cdiv(t, s["block_tokens"]), cdiv(r, block_r), cdiv(v, s["block_vocabulary"])
-    wanted = s["programs_per_processor"] * processors(hidden.device)
-    tiles_each = cdiv(tiles, max(1, min(tiles, wanted // max(1, blocks * columns))))
+    # As many shares whatever the number of tokens: a token's sums, and so its fact's bytes, know of no other token.
+    tiles_each = cdiv(tiles, s["shares"])
     shares = cdiv(tiles, tiles_each)
     out = [hidden.new_empty(shares, t, dtype=torch.float32) for _ in range(3)]
     rows = hidden.new_empty(shares, t, r, dtype=torch.float32)

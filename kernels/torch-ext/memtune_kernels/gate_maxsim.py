@@ -1,8 +1,8 @@
 """Every word of a question against every word of each of its candidates, kept as the best partner of each word.
 
 Three similarities at once: spelling (Jaccard index of two sketches), meaning and relation (cosines). Questions are
-ragged, candidates are gathered by number, and both directions of a pair come from one launch: what each asked word found
-in the stored question, and what each stored word found in the asked one. No grid of words against words is written.
+ragged, candidates are gathered by number, and both directions of a pair come from one launch: what each asked word
+found in the stored question, and what each stored word found in the asked one. No grid of words is written.
 
 Traffic floor: the rows of both sides of every pair once, ``sketch + d_meaning + d_relation`` elements a word, and
 ``4 * (FIGURES + PARTNERS)`` bytes written for each.

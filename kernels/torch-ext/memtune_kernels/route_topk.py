@@ -138,7 +138,7 @@ def _best_of_share(
     scores = tl.zeros((BLOCK_Q, BLOCK_N), tl.float32)
     parts = tl.cdiv(DEPTH, BLOCK_D)
     # Tiles and the parts of their depth in one loop: the next tile's keys are on their way while this one's are ranked.
-    for step in range(0, tiles_each * parts):
+    for step in range(tiles_each * parts):
         columns = (share * tiles_each + step // parts) * BLOCK_N + tl.arange(0, BLOCK_N)
         depth = (step % parts) * BLOCK_D + tl.arange(0, BLOCK_D)
         inside = columns < n

@@ -25,7 +25,8 @@ def settings(kernel: str, device: torch.device, dtype: torch.dtype) -> Settings:
     """Everything that ``kernel`` takes from its configuration on ``device``, for rows of ``dtype``."""
     stored = _stored(device_name(device))[kernel]
     common = {name: value for name, value in stored.items() if not isinstance(value, dict)}
-    return common | stored.get(str(dtype).removeprefix("torch."), {}) | _overridden.get(kernel, {})
+    own: Settings = stored.get(str(dtype).removeprefix("torch."), {})
+    return common | own | _overridden.get(kernel, {})
 
 
 @contextmanager
