@@ -31,7 +31,7 @@ __all__ = [
     "uses_triton",
 ]
 
-HAS_TRITON: bool = hasattr(triton, "__version__")
+HAS_TRITON: bool = hasattr(tl, "topk")  # not in the first releases of Triton 3
 # In the interpreter tl.dot takes bfloat16 for the integers that NumPy keeps it in: operands go to float32 first there.
 INTERPRETED: bool = HAS_TRITON and bool(triton.knobs.runtime.interpret)
 
