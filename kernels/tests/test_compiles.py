@@ -31,8 +31,12 @@ def _empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def _route(dtype):
-    route_topk(torch.randn(64, 128).to(dtype), torch.randn(500, 128).to(dtype), 32)
+def _route(dtype, questions=64):
+    route_topk(torch.randn(questions, 128).to(dtype), torch.randn(500, 128).to(dtype), 32)
+
+
+def _route_one(dtype):
+    _route(dtype, questions=1)
 
 
 def _gate(dtype):
@@ -54,7 +58,7 @@ f32, bf16, f16, i8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
     ("name", "call", "dtypes", "capability"),
     [
         ("route_topk", _route, (f32,), (9, 0)),
-        ("route_topk", _route, (bf16,), (9, 0)),
+        ("route_topk", _route_one, (bf16,), (9, 0)),
         ("gate_maxsim", _gate, (f16,), (9, 0)),
         ("expert_attention", _attend, (f32, f32), (8, 0)),
         ("expert_attention", _attend, (bf16, i8), (9, 0)),
@@ -90,9 +94,10 @@ def _compiled(kernel, arguments, constants, capability):
 
     options = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
     signature = {name: _type(value) for name, value in zip(kernel.arg_names, arguments, strict=False)}
-    constants |= {name: None for name, kind in signature.items() if kind == "constexpr"}
     signature |= dict.fromkeys(constants, "constexpr")
-    aligned = {path: [["tt.divisibility", 16]] for path in _pointers(tuple(signature.values()))}
+    constants |= {path: value for path, value in _leaves(arguments) if _type(value) == "constexpr"}
+    pointers = [path for path, value in _leaves(arguments) if isinstance(value, torch.Tensor)]
+    aligned = {path: [["tt.divisibility", 16]] for path in pointers}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     return assemble(source, target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32), options=options)
 
@@ -102,15 +107,18 @@ def _type(value):
         return POINTERS[value.dtype]
     if isinstance(value, tuple):
         return tuple(_type(entry) for entry in value)
-    return {int: "i32", float: "fp32", type(None): "constexpr"}[type(value)]
+    if value is None or (isinstance(value, int) and value == 1):  # Triton compiles these anew, as constants
+        return "constexpr"
+    return {int: "i32", float: "fp32"}[type(value)]
 
 
-def _pointers(kinds, path=()):
-    for number, kind in enumerate(kinds):
-        if isinstance(kind, tuple):
-            yield from _pointers(kind, (*path, number))
-        elif kind.startswith("*"):
-            yield (*path, number)
+def _leaves(arguments, path=()):
+    """Every argument with its path, those inside tuples as well."""
+    for number, value in enumerate(arguments):
+        if isinstance(value, tuple):
+            yield from _leaves(value, (*path, number))
+        else:
+            yield (*path, number), value
 
 
 def _spilled(compiled, folder: Path) -> int:

@@ -68,6 +68,7 @@ def power_of_two(least: int, floor: int = 1) -> int:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Runs ``kernel`` on ``grid``; an empty grid is no launch, which CUDA would refuse."""
+    """Runs ``kernel`` on ``grid``, on the GPU of its tensors; an empty grid is no launch, which CUDA would refuse."""
     if all(grid):
-        kernel[grid](*arguments, **constants)
+        with torch.cuda.device_of(next(a for a in arguments if isinstance(a, Tensor))):
+            kernel[grid](*arguments, **constants)
