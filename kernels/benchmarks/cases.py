@@ -15,6 +15,7 @@ class Case(NamedTuple):
     kernel: str
     what: str
     dtype: torch.dtype  # of the products: what matmul rate it is held against
+    stored: torch.dtype  # of the rows that it reads: by it the kernel looks up its tile sizes
     call: Callable[[], Any]
     bytes: int  # everything once
     flops: int
@@ -38,9 +39,8 @@ def cases(device: torch.device) -> Iterator[Case]:
 def _route(q: int, n: int, dtype: torch.dtype, device: torch.device, d: int = 128, k: int = 32) -> Case:
     questions, keys = (torch.randn(rows, d, device=device).to(dtype) for rows in (q, n))
     moved = questions.nbytes + keys.nbytes + q * k * 12
-    return Case(
-        "route_topk", f"{q} of {n}, d {d}, k {k}", dtype, lambda: route_topk(questions, keys, k), moved, 2 * q * n * d
-    )
+    what, flops = f"{q} of {n}, d {d}, k {k}", 2 * q * n * d
+    return Case("route_topk", what, dtype, dtype, lambda: route_topk(questions, keys, k), moved, flops)
 
 
 def _gate(q: int, device: torch.device, candidates: int = 32, words: int = 12, stored: int = 100_000) -> Case:
@@ -51,14 +51,14 @@ def _gate(q: int, device: torch.device, candidates: int = 32, words: int = 12, s
     row = sum(column[0].nbytes for column in sides[0][1:])  # bytes of a word
     moved = q * words * row + len(pairs) * words * (row + 2 * 44)  # each asked question is read once for all its pairs
     flops = 2 * len(pairs) * words**2 * (256 + 64 + 64)
-    return Case(
-        "gate_maxsim",
-        f"{q} questions, {candidates} candidates, {words} words",
-        torch.float16 if device.type == "cuda" else torch.float32,  # a CPU has no products of halves
-        lambda: gate_maxsim(*sides, pairs, longest=(words, words)),
-        moved,
-        flops,
-    )
+    half = torch.float16
+    dtype = half if device.type == "cuda" else torch.float32  # a CPU has no products of halves
+    what = f"{q} questions, {candidates} candidates, {words} words"
+
+    def call() -> Any:
+        return gate_maxsim(*sides, pairs, longest=(words, words))
+
+    return Case("gate_maxsim", what, dtype, half, call, moved, flops)
 
 
 def _words(questions: int, each: int, device: torch.device) -> Words:
@@ -85,7 +85,8 @@ def _attend(s: int, positions: int, stored: torch.dtype, device: torch.device, r
 
     moved = 2 * hidden.nbytes + sum(t.nbytes for t in (queries, steps, offsets, runs, keys, values, up))
     what = f"{s} sequences of {positions}, {run} experts, rows {str(stored).removeprefix('torch.')}"
-    return Case("expert_attention", what, torch.float32, call, moved, 2 * p * (run * (d_key + d_value) + d_value * h))
+    flops = 2 * p * (run * (d_key + d_value) + d_value * h)
+    return Case("expert_attention", what, torch.float32, stored, call, moved, flops)
 
 
 def _rows(count: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -101,6 +102,5 @@ def _fit(t: int, dtype: torch.dtype, device: torch.device, r: int = 128) -> Case
     targets = torch.randint(v, (t,), device=device)
     moved = head.nbytes + seen.nbytes + hidden.nbytes + 2 * values.nbytes
     what = f"{t} tokens, vocabulary {v}, hidden {h}"
-    return Case(
-        "fit_step", what, dtype, lambda: fit_step(hidden, values, targets, head, seen), moved, 2 * t * v * (h + 2 * r)
-    )
+    flops = 2 * t * v * (h + 2 * r)
+    return Case("fit_step", what, dtype, dtype, lambda: fit_step(hidden, values, targets, head, seen), moved, flops)

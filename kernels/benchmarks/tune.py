@@ -56,19 +56,15 @@ def main() -> None:
         parser.error("no GPU that Triton runs on")
     file = tuning.CONFIGS / f"{tuning.device_name(device)}.json"
     found: dict[str, Settings] = json.loads(file.read_text()) if file.exists() else {}
-    largest = {(case.kernel, _stored(case)): case for case in cases(device) if args.only in (None, case.kernel)}
-    for (kernel, dtype), case in largest.items():
+    largest = {(case.kernel, case.stored): case for case in cases(device) if args.only in (None, case.kernel)}
+    for (kernel, stored), case in largest.items():
+        dtype = str(stored).removeprefix("torch.")
         best = _best(case, device)
         print(f"{kernel} {dtype}: {best or 'the default'}")
         if best:
             found.setdefault(kernel, {})[dtype] = best
     file.write_text(json.dumps(found, indent=2) + "\n")
     print(f"kept in {file}")
-
-
-def _stored(case: Case) -> str:
-    """The dtype by which the kernel looks its sizes up: that of the rows it reads."""
-    return case.what.rpartition("rows ")[2] if "rows " in case.what else str(case.dtype).removeprefix("torch.")
 
 
 def _best(case: Case, device: torch.device) -> Settings:
@@ -78,7 +74,7 @@ def _best(case: Case, device: torch.device) -> Settings:
         try:
             with tuning.override(case.kernel, **sizes):
                 took = seconds(case.call, device)
-        except (engine.triton.CompilationError, engine.triton.runtime.errors.OutOfResources):
+        except engine.triton.errors.TritonError:
             continue
         if took < least:
             best, least = sizes, took

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from memtune_kernels import fit_step, reference, tuning
@@ -40,6 +42,13 @@ def test_the_vocabulary_may_be_shared_out_between_programs(device):
     problem = fit_problem(torch.float32, torch.float32, device)
     with tuning.override("fit_step", shares=5, block_vocabulary=16):
         _assert_right(problem)
+
+
+def test_many_tokens_are_taken_in_parts(device, monkeypatch):
+    module = importlib.import_module("memtune_kernels.fit_step")
+    monkeypatch.setattr(module, "TOKENS", 8)
+    monkeypatch.setattr(module, "PLAIN_TOKENS", 8)
+    _assert_right(fit_problem(torch.float32, torch.float32, device))
 
 
 def test_near_certainty_neither_odds_nor_direction_are_lost(device):

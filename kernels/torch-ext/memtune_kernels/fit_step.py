@@ -21,7 +21,8 @@ from .tuning import settings
 
 __all__ = ["FitStep", "fit_step"]
 
-PLAIN_VOCABULARY = 8192  # columns of the logits that the plain path holds at a time
+TOKENS = 16384  # at a time: each share of the vocabulary keeps an expected row of each of them until they are merged
+PLAIN_TOKENS, PLAIN_VOCABULARY = 512, 8192  # rows and columns of the logits that the plain path holds at a time
 
 
 class FitStep(NamedTuple):
@@ -65,7 +66,14 @@ def _op(
     hidden: Tensor, values: Tensor | None, targets: Tensor, head: Tensor, seen: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The target's logit (t,), log-sum-exp of the others (t,), their expected row (t, r)."""
-    return _merged(*(_triton if uses_triton(hidden) else _plain)(hidden, values, targets, head, seen))
+    shares_of, tokens = (_triton, TOKENS) if uses_triton(hidden) else (_plain, PLAIN_TOKENS)
+    parts = []
+    for start in range(0, max(1, len(hidden)), tokens):
+        some = slice(start, start + tokens)
+        z = None if values is None else values[some]
+        parts.append(_merged(*shares_of(hidden[some], z, targets[some], head, seen)))
+    own, others, expected = (torch.cat(column) for column in zip(*parts, strict=True))
+    return own, others, expected
 
 
 @_op.register_fake
