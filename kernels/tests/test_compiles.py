@@ -16,10 +16,7 @@ import torch
 from memtune_kernels import engine, expert_attention, fit_step, gate_maxsim, route_topk
 from problems import attention_problem, fit_problem, words
 
-pytestmark = [
-    pytest.mark.skipif(not engine.HAS_TRITON or engine.INTERPRETED, reason="needs Triton's compiler"),
-    pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION"),
-]
+pytestmark = pytest.mark.skipif(not engine.HAS_TRITON or engine.INTERPRETED, reason="needs Triton's compiler")
 CPU = torch.device("cpu")
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
 POINTERS |= {torch.int32: "*i32", torch.int8: "*i8", torch.uint8: "*u8"}
