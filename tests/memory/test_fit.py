@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from memtune.memory import fit
 from memtune.memory.fit import ROWS, fit_values, token_losses
 
 VOCABULARY, HIDDEN, D_VALUE = 90, 40, 24
@@ -116,3 +117,19 @@ def test_token_losses_are_the_cross_entropy(tokens):
     losses = token_losses(problem.hidden, problem.targets, problem.head)
     expected = problem.losses(torch.zeros(tokens, D_VALUE))
     torch.testing.assert_close(losses.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("goal", [1e-2, 1e-5])
+def test_the_kernels_fit_reaches_the_same_goal_without_keeping_logits(problem, goal, monkeypatch):
+    """On a CPU the package's plain path stands in for its kernels; what is proved is how the fit calls it."""
+    memtune_kernels = pytest.importorskip("memtune_kernels")
+    monkeypatch.setattr(fit, "kernels_for", lambda _tensor: memtune_kernels)
+    monkeypatch.setattr(fit, "_fit_rows", None)
+    assert float(problem.losses(problem.fit(goal)).max()) <= goal * 1.05
+
+
+def test_a_head_with_a_bias_is_none_for_the_kernels(monkeypatch):
+    problem = Problem(bias=True)
+    expected = problem.fit()
+    monkeypatch.setattr(fit, "kernels_for", lambda _tensor: pytest.fail("the kernels read no bias"))
+    assert torch.equal(problem.fit(), expected)

@@ -9,10 +9,14 @@ the log-odds. Only tokens that have not reached the goal go on. No gradient runs
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .kernels import kernels_for
 
 __all__ = ["fit_values", "token_losses"]
 
@@ -29,6 +33,8 @@ def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, up: Tensor, goa
     Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
     """
     low = head.weight.float() @ up
+    if "bias" not in dict(head.named_parameters()) and (kernels := kernels_for(hidden)):
+        return _fit_streamed(kernels.fit_step, hidden, targets, head.weight, low, goal)
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
     fitted = [_fit_rows(head(h.to(head.weight.dtype)).float(), y, low, goal) for h, y in rows]
     return torch.cat(fitted) if fitted else hidden.new_zeros(0, up.shape[1])
@@ -38,7 +44,7 @@ def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor
     """``base`` (rows, vocabulary) are the backbone's logits; rows drop out as they reach the goal."""
     z = base.new_zeros(len(base), low.shape[1])
     active = torch.arange(len(base), device=base.device)
-    aim = -math.log(math.expm1(goal / 2))  # log-odds at half the goal, so that the last step does not fall short
+    aim = _aim(goal)
     for _ in range(MAX_STEPS):
         logits = torch.addmm(base, z[active], low.T)
         y = targets[active, None]
@@ -55,6 +61,29 @@ def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor
         length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
         z[active] += (aim - odds).clamp_min(0.0)[:, None] * direction / length
     return z
+
+
+def _fit_streamed(
+    step: Callable[..., Any], hidden: Tensor, targets: Tensor, weight: Tensor, low: Tensor, goal: float
+) -> Tensor:
+    """``_fit_rows`` for all tokens at once: ``step`` streams over the vocabulary, no logits are kept between steps."""
+    z = low.new_zeros(len(hidden), low.shape[1])
+    active = torch.arange(len(hidden), device=hidden.device)
+    for _ in range(MAX_STEPS):
+        found = step(hidden[active], z[active], targets[active], weight, low)
+        going = F.softplus(-found.odds) > goal
+        if not going.any():
+            break
+        active, odds = active[going], found.odds[going]
+        direction = low[targets[active]] - found.expected[going]
+        length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
+        z[active] += (_aim(goal) - odds).clamp_min(0.0)[:, None] * direction / length
+    return z
+
+
+def _aim(goal: float) -> float:
+    """Log-odds at half the goal, so that the last step does not fall short."""
+    return -math.log(math.expm1(goal / 2))
 
 
 @torch.inference_mode()

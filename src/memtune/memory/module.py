@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import expert_attention
+from .attention import BETA, SLOPE, expert_attention
 from .bank import Bank, BankSizes, Projections
+from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
 from .states import StateReader
 from .turns import Turn, TurnFormat
@@ -71,6 +72,14 @@ class Memory(nn.Module):
         first, after = self.bank.offsets[facts], self.bank.offsets[facts + 1]
         runs = torch.stack([first, after - first], 1)
         queries = self.projections.query(hidden)
+        if kernels := kernels_for(hidden):
+            ends = torch.arange(len(hidden) + 1, device=hidden.device)  # each position is a sequence of its own
+            bank = (self.bank.keys, self.bank.values, self.projections.up)
+            sharpness = {"beta": BETA, "slope": SLOPE, "longest": 1}
+            added: Tensor = kernels.expert_attention(
+                torch.zeros_like(hidden), queries, steps, ends, runs, *bank, **sharpness
+            )
+            return added
         mixed = expert_attention(queries, steps, runs, self.bank.keys, self.bank.values)
         return (mixed @ self.projections.up.T).to(hidden.dtype)
 
