@@ -45,6 +45,23 @@ def near_misses(path: str) -> list[str]:
     return [question for question in asked if not any(name in question.casefold() for name in subjects)]
 
 
+def unambiguous(path: Path, folder: Path) -> Path:
+    """A copy of the file without paraphrases that two of its rows answer differently: neither answer would be wrong."""
+    if path.suffix != ".jsonl":
+        return path
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    answers: dict[str, set[str]] = {}
+    for row in rows:
+        for text in (row.get("question"), *row.get("paraphrases", ())):
+            answers.setdefault(text, set()).add(row.get("answer"))
+    for row in rows:
+        if "paraphrases" in row:
+            row["paraphrases"] = [text for text in row["paraphrases"] if len(answers[text]) == 1]
+    copy = folder / path.name
+    copy.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return copy
+
+
 def figures(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     measure = Measure.of(name, name, "unchanged" if "silent" in name else "recall", "given", outcomes)
     entries = {key: getattr(measure, key) for key in ("asked", "good", "share", "low", "high", "fired", "generated")}
@@ -53,7 +70,7 @@ def figures(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    rows = read_facts(args.facts)[: args.limit or None]
+    rows = read_facts(unambiguous(Path(args.facts), folder))[: args.limit or None]
     facts, held = (rows[: -args.hold_out], rows[-args.hold_out :]) if args.hold_out else (rows, [])
     config, project = Config(model=args.model, verify="none"), folder / "project"
     backbone = load_backbone(args.model)

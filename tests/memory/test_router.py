@@ -100,8 +100,8 @@ def test_what_is_too_far_from_a_stored_question_does_not_fire_however_sure_the_g
 def test_caution_is_taken_off_the_score_of_the_question_it_was_set_for(memory, route, monkeypatch):
     asked = [f"{question} Thanks!" for _, question, _ in FACTS]
     before = route(asked)
-    owner = memory.router.get_buffer("owner")
-    monkeypatch.setitem(memory.router._buffers, "caution", (owner == before[0].fact).float() * 2)
+    more = 2.0 * (memory.router.get_buffer("owner") == before[0].fact)
+    monkeypatch.setitem(memory.router._buffers, "caution", memory.router.get_buffer("caution") + more)
     after = route(asked)
     assert after[0].score == pytest.approx(before[0].score - 2, abs=1e-4) or after[0].fact != before[0].fact
     assert after[1] == before[1]
