@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +63,23 @@ def measure(name: str, job: Path) -> dict[str, Any]:
     return figures
 
 
-def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def run(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """The results again after each method: what is done stays done if a later one is stopped."""
     job = make_job(args)
     path = folder / "job.json"
     path.write_text(json.dumps(job, ensure_ascii=False), encoding="utf-8")
     asked = {kind: len(job[kind]["questions"]) for kind in ("near_miss", "unrelated")}
     spent = {kind: job[kind]["seconds"] / max(1, asked[kind]) for kind in asked}
     paraphrases = sum(len(fact["paraphrases"]) for fact in job["facts"])
-    return {
+    results: dict[str, Any] = {
         "facts": len(job["facts"]),
         "asked": {"paraphrases": paraphrases} | asked,
         "backbone_seconds_per_question": spent,
-        "methods": {name: measure(name, path) for name in args.methods},
+        "methods": {},
     }
+    for name in args.methods:
+        results["methods"][name] = measure(name, path)
+        yield results
 
 
 def arguments() -> argparse.Namespace:
@@ -96,11 +101,11 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        results = run(args, Path(folder))
-    figures = write_results(args, results)
-    if args.out:
-        args.out.with_suffix(".svg").write_text(plot(figures), encoding="utf-8")
-    return int(any("failed" in method for method in results["methods"].values()))
+        for results in run(args, Path(folder)):
+            figures = write_results(args, results)
+            if args.out:
+                args.out.with_suffix(".svg").write_text(plot(figures), encoding="utf-8")
+    return int(any("failed" in method for method in figures["methods"].values()))
 
 
 if __name__ == "__main__":
