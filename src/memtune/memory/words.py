@@ -44,10 +44,10 @@ _LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
 _SYMBOL = "+#%$€£&@=<>*~^|\u2190-\u2bff\U0001f000-\U0001faff"  # C++ is not C; arrows and emoji: each for itself
 _WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/](?:[0-9][0-9A-Za-z]*|[0-9A-Z]+))*")
 
-# Behind these a sentence is over; a colon is no end: "translate this question: ..." is one request.
-# Nor is a lone dot: ". . ." stands for a word that is left out.
+# Behind these a sentence is over; a colon is no end: "translate this question: ..." is one request. Nor is a lone dot:
+# ". . ." stands for a word that is left out.
 _END = re.compile(
-    rb"[^\s.][.!?][\"')\]]*\s*$|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4)\s*$|\n\s*$"
+    rb"(?:[^\s.!?][.!?]+[\"')\]]*|\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4|\n)(?P<gap>\s*)"
 )
 ENDINGS = 3
 
@@ -94,13 +94,19 @@ def endings(ids: Ids, vocabulary: Vocabulary) -> list[Ids]:
 
     A part begins as a turn does, without the space that parts it from the sentence before.
     """
-    text, starts = b"", []
-    for place, token in enumerate(ids):
-        piece = vocabulary.piece(token)
+    pieces = [vocabulary.piece(token) for token in ids]
+    text = b"".join(pieces)
+    over = {at for found in _END.finditer(text) for at in range(found.start("gap"), found.end("gap") + 1)}
+    starts, at = [], 0
+    for place, piece in enumerate(pieces):
         # "3.5" and "e.g.x" go on: an end in Latin script is followed by a space.
-        if piece.strip() and _END.search(text) and (piece[:1].isspace() or text[-1:].isspace() or text[-1] >= 0x80):
+        if (
+            at in over
+            and piece.strip()
+            and (piece[:1].isspace() or text[at - 1 : at].isspace() or text[at - 1] >= 0x80)
+        ):
             starts.append(place)
-        text += piece
+        at += len(piece)
     parts = [ids[start:] for start in starts[-ENDINGS:] if start]
     return [ids, *((vocabulary.opening(part[0]), *part[1:]) for part in parts)]
 
