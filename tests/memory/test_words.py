@@ -139,6 +139,7 @@ def test_a_name_has_a_digit_or_a_capital_that_opens_no_sentence(before, word, ex
         ("What does version 3.5 of memtune.py do?", []),
         ("Who built it? ", []),
         ("It was built as the . . . tower?", []),
+        ("A year !! Who built it?", ["Who built it?"]),
         ("Well... who built it?! Say.", ["who built it?! Say.", "Say."]),
         ('He said "no." Who built it?', ["Who built it?"]),
         ("Read memtune.py.\n\nWho built it?", ["Who built it?"]),

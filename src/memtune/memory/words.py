@@ -47,7 +47,7 @@ _WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/]
 # Behind these a sentence is over; a colon is no end: "translate this question: ..." is one request. Nor is a lone dot:
 # ". . ." stands for a word that is left out.
 _END = re.compile(
-    rb"(?:[^\s.!?][.!?]+[\"')\]]*|\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4|\n)(?P<gap>\s*)"
+    rb"(?:(?:[^\s.]\.|[!?])[.!?]*[\"')\]]*|\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4|\n)(?P<gap>\s*)"
 )
 ENDINGS = 3
 
