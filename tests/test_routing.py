@@ -43,7 +43,7 @@ def test_background_prompts_take_the_null_route(route):
 
 def test_the_threshold_is_the_one_that_was_promised(route, record):
     [found] = route(["Who?"])
-    assert not found.fired and found.threshold == pytest.approx(record["threshold"])
+    assert found.threshold == pytest.approx(record["threshold"])
     assert record["expected_false_fire"] <= 0.05 and record["expected_recall"] > 0.5
 
 
