@@ -41,10 +41,11 @@ def build_router(
     reader = Reader(vocabulary, prior.views, counts, float(prior.documents) + len(wordings))
     # Names are rare in the lessons and the background: the user's may all share a word.
     workshop = Workshop(backbone, reader, NameFinder(prior.counts.tolist(), float(prior.documents)))
-    stored = workshop.read([w.ids for w in wordings])
+    ids = [w.ids for w in wordings]
+    stored = workshop.read(ids)
     owner = torch.tensor([w.fact for w in wordings], dtype=torch.int64)
     router = _empty_router(reader, stored)
-    router.store(stored, owner)
+    router.store(ids, stored, owner)
     rows = training_rows(workshop, wordings, stored, owner, prior.strangers, seed)
     train(router.gate, rows, (prior.features, prior.same), seed)
     found = calibrate(router.gate, rows, len(stored), false_fire)

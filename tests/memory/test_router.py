@@ -105,3 +105,16 @@ def test_caution_is_taken_off_the_score_of_the_question_it_was_set_for(memory, r
     after = route(asked)
     assert after[0].score == pytest.approx(before[0].score - 2, abs=1e-4) or after[0].fact != before[0].fact
     assert after[1] == before[1]
+
+
+def test_a_turn_is_read_from_its_last_sentences_and_from_more_where_a_stored_question_has_several(
+    backbone, memory, monkeypatch
+):
+    question = backbone.prompts.question("One. Two. Three. Four. Five. Who built it?")
+    texts = [backbone.prompts.text(part) for part in memory.router.parts(question)]
+    assert texts[1:] == ["Four. Five. Who built it?", "Five. Who built it?", "Who built it?"]
+    router = Router(memory.config.router)
+    router.load_state_dict(memory.router.state_dict())
+    stored, owner = memory.router.stored, memory.router.get_buffer("owner")
+    router.store([backbone.prompts.question("Three words. Two more. What?")], stored, owner)
+    assert len(router.parts(question)) == len(texts) + 2

@@ -146,15 +146,15 @@ def test_a_name_has_a_digit_or_a_capital_that_opens_no_sentence(before, word, ex
     ],
 )
 def test_a_long_request_is_also_read_from_each_of_its_last_sentences(turn, parts):
-    found = [b"".join(map(BYTES.piece, part)).decode() for part in endings(ids_of(turn), BYTES)]
+    found = [b"".join(map(BYTES.piece, part)).decode() for part in endings(ids_of(turn), BYTES, 3)]
     assert found[0] == turn
     assert [part.strip() for part in found[1:]] == parts
 
 
 def test_a_sentence_is_read_as_if_it_opened_the_turn():
     vocabulary = Vocabulary.from_pieces([b"Hi.", b" Who", b"Who", b" is", b" xq"])
-    assert endings((0, 1, 3), vocabulary) == [(0, 1, 3), (2, 3)]
-    assert endings((0, 4, 3), vocabulary) == [(0, 4, 3), (4, 3)]
+    assert endings((0, 1, 3), vocabulary, 3) == [(0, 1, 3), (2, 3)]
+    assert endings((0, 4, 3), vocabulary, 3) == [(0, 4, 3), (4, 3)]
 
 
 def test_a_code_is_one_word_to_its_last_letter():

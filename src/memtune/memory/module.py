@@ -19,7 +19,6 @@ from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
 from .states import StateReader
 from .turns import Turn, TurnFormat
-from .words import endings
 
 __all__ = ["Attachment", "Memory", "MemoryConfig"]
 
@@ -133,7 +132,7 @@ class Attachment:
             self._routes.clear()
             new = list(dict.fromkeys(questions))
         if new:
-            parts = [endings(question, self.memory.router.reader.vocabulary) for question in new]
+            parts = [self.memory.router.parts(question) for question in new]
             flat = list(dict.fromkeys(part for part_of in parts for part in part_of))
             found = dict(zip(flat, self.memory.router.route(flat, self._states.early(flat)), strict=True))
             for question, part_of in zip(new, parts, strict=True):

@@ -6,6 +6,7 @@ then compares the question with each candidate word by word; the best one fires 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from .compare import gate_features
 from .gate import Gate
 from .questions import WORD_COLUMNS, Questions, Reader, Views, Whitening
-from .words import BUCKETS, SKETCH, Vocabulary
+from .words import BUCKETS, SKETCH, Vocabulary, endings
 
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
 CANDIDATES = 32
 CERTAIN = 30.0  # the score of a question in the very words of a stored one; of one that is too far from it, negative
+ENDINGS = 3  # sentence ends of a turn that a question may stand behind; more where a stored one has several itself
 STORED = ("vectors", "offsets", *WORD_COLUMNS)
 Ids = tuple[int, ...]
 
@@ -68,6 +70,7 @@ class Router(nn.Module):
             "counts": ((BUCKETS,), torch.float32),
             "documents": ((1,), torch.float32),
             "threshold": ((1,), torch.float32),
+            "sentences": ((1,), torch.int64),  # of a turn's end that are read by themselves
             "nearness": ((1,), torch.float32),  # cosine below which nothing fires
             "caution": ((sizes.wordings,), torch.float32),  # taken off the score: strangers ask much like this one
             "piece_data": ((sizes.pieces,), torch.uint8),
@@ -122,12 +125,18 @@ class Router(nn.Module):
             self.get_buffer(name).copy_(tensor)
         self._reader = None
 
-    def store(self, questions: Questions, owner: Tensor) -> None:
-        """Keeps ``questions``; number i asks for the fact ``owner[i]``."""
+    def store(self, ids: Sequence[Ids], questions: Questions, owner: Tensor) -> None:
+        """Keeps ``questions``, which were read from ``ids``; number i asks for the fact ``owner[i]``."""
+        within = max((len(endings(question, self.reader.vocabulary, len(question))) - 1 for question in ids), default=0)
+        self.get_buffer("sentences").fill_(ENDINGS + within)
         for name in STORED:
             self.get_buffer(name).copy_(getattr(questions, name))
         self.get_buffer("owner").copy_(owner)
         self._exact = {}
+
+    def parts(self, ids: Ids) -> list[Ids]:
+        """What of a turn is routed: all of it, and each of its last sentences to the end."""
+        return endings(ids, self.reader.vocabulary, int(self.get_buffer("sentences")))
 
     def be_as_sure_as(self, threshold: float, nearness: float, caution: Tensor) -> None:
         """Sets when a fact fires: ``caution`` float32 (wordings,) is asked for on top of the threshold."""

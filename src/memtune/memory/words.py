@@ -49,8 +49,6 @@ _WORD = re.compile(rf"[{_UNSPACED}{_SYMBOL}][{_MARKS}]*|{_LETTER}+(?:[.,'’\-/]
 _END = re.compile(
     rb"(?:(?:[^\s.]\.|[!?])[.!?]*[\"')\]]*|\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xd8\x9f|\xe0\xa5\xa4|\n)(?P<gap>\s*)"
 )
-ENDINGS = 3
-
 Ids = tuple[int, ...]
 
 
@@ -89,8 +87,8 @@ class Vocabulary:
         return self._numbers.get(self.piece(token).lstrip(), token)
 
 
-def endings(ids: Ids, vocabulary: Vocabulary) -> list[Ids]:
-    """The whole turn, and what follows each of its last few sentence ends: the question of a long request stands there.
+def endings(ids: Ids, vocabulary: Vocabulary, last: int) -> list[Ids]:
+    """The whole turn, and what follows each of its ``last`` sentence ends: the question of a long request stands there.
 
     A part begins as a turn does, without the space that parts it from the sentence before.
     """
@@ -107,7 +105,7 @@ def endings(ids: Ids, vocabulary: Vocabulary) -> list[Ids]:
         ):
             starts.append(place)
         at += len(piece)
-    parts = [ids[start:] for start in starts[-ENDINGS:] if start]
+    parts = [ids[start:] for start in starts[-last:] if start]
     return [ids, *((vocabulary.opening(part[0]), *part[1:]) for part in parts)]
 
 
