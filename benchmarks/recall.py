@@ -36,10 +36,15 @@ SAMPLE = 300  # questions asked behind 200 tokens of other text
 CHECKED = 32  # null routes that are generated nevertheless
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file as they stand; none of a file of another format."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else []
+    return [json.loads(line) for line in lines]
+
+
 def near_misses(path: str) -> list[str]:
     """The rows' own near misses, without those that ask about the subject of any row."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines() if path.endswith(".jsonl") else []
-    rows = [json.loads(line) for line in lines]
+    rows = rows_of(Path(path))
     subjects = {row["subject"].casefold() for row in rows if "subject" in row}
     asked = [question for row in rows for question in row.get("near_miss", ())]
     return [question for question in asked if not any(name in question.casefold() for name in subjects)]
@@ -47,9 +52,9 @@ def near_misses(path: str) -> list[str]:
 
 def unambiguous(path: Path, folder: Path) -> Path:
     """A copy of the file without paraphrases that two of its rows answer differently: neither answer would be wrong."""
-    if path.suffix != ".jsonl":
+    rows = rows_of(path)
+    if not rows:
         return path
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     answers: dict[str, set[str]] = {}
     for row in rows:
         for text in (row.get("question"), *row.get("paraphrases", ())):

@@ -101,7 +101,8 @@ def _make(backbone: Backbone) -> Prior:
     background = [question(text) for text in background_prompts()]
     lower = [question(text.lower()) for text in background_prompts() if text != text.lower()]
     lower += [question(text.lower()) for text in learned.texts[STRANGERS // 2 :: STRANGERS]]
-    taps = torch.cat(backbone.states.early(background), 1)
+    seen = backbone.states.early(background)
+    taps = torch.cat(seen, 1)
     hidden = taps.shape[-1]
     index = Whitening.of(taps[0], min(D_INDEX, hidden))
     meaning = Whitening.of(taps[-1], min(D_GATE, hidden))
@@ -117,7 +118,7 @@ def _make(backbone: Backbone) -> Prior:
     known = [family % FOLDS != fold for fold in range(FOLDS)] + [torch.ones_like(family, dtype=torch.bool)]
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         maps = [_relation_map(pooled, family, used) for used in known]
-    others = raw.read_all([*background, *lower], backbone.states.early([*background, *lower]))
+    others = raw.read_all([*background, *lower], [*seen, *backbone.states.early(lower)])
     strangers = Questions.cat([others, read.take(torch.arange(0, len(texts), STRANGERS))])
     features, same = _lesson_features(read, learned, family % FOLDS, maps[:FOLDS], raw)
     return Prior(

@@ -107,9 +107,7 @@ def test_caution_is_taken_off_the_score_of_the_question_it_was_set_for(memory, r
     assert after[1] == before[1]
 
 
-def test_a_turn_is_read_from_its_last_sentences_and_from_more_where_a_stored_question_has_several(
-    backbone, memory, monkeypatch
-):
+def test_a_turn_is_read_from_its_last_sentences_and_from_more_where_a_stored_question_has_several(backbone, memory):
     question = backbone.prompts.question("One. Two. Three. Four. Five. Who built it?")
     texts = [backbone.prompts.text(part) for part in memory.router.parts(question)]
     assert texts[1:] == ["Four. Five. Who built it?", "Five. Who built it?", "Who built it?"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .compare import gate_features
 from .gate import Gate
 from .questions import WORD_COLUMNS, Questions, Reader, Views, Whitening
-from .words import BUCKETS, SKETCH, Vocabulary, endings
+from .words import BUCKETS, SKETCH, Vocabulary, endings, sentence_starts
 
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
@@ -127,7 +127,7 @@ class Router(nn.Module):
 
     def store(self, ids: Sequence[Ids], questions: Questions, owner: Tensor) -> None:
         """Keeps ``questions``, which were read from ``ids``; number i asks for the fact ``owner[i]``."""
-        within = max((len(endings(question, self.reader.vocabulary, len(question))) - 1 for question in ids), default=0)
+        within = max((len(sentence_starts(question, self.reader.vocabulary)) for question in ids), default=0)
         self.get_buffer("sentences").fill_(ENDINGS + within)
         for name in STORED:
             self.get_buffer(name).copy_(getattr(questions, name))

@@ -25,6 +25,7 @@ __all__ = [
     "Word",
     "endings",
     "kind_of",
+    "sentence_starts",
     "sketches",
     "word_bucket",
     "words_of",
@@ -92,6 +93,12 @@ def endings(ids: Ids, vocabulary: Vocabulary, last: int) -> list[Ids]:
 
     A part begins as a turn does, without the space that parts it from the sentence before.
     """
+    parts = [ids[start:] for start in sentence_starts(ids, vocabulary)[-last:]]
+    return [ids, *((vocabulary.opening(part[0]), *part[1:]) for part in parts)]
+
+
+def sentence_starts(ids: Ids, vocabulary: Vocabulary) -> list[int]:
+    """The places of the tokens that begin a sentence, the first of the turn left out."""
     pieces = [vocabulary.piece(token) for token in ids]
     text = b"".join(pieces)
     over = {at for found in _END.finditer(text) for at in range(found.start("gap"), found.end("gap") + 1)}
@@ -105,8 +112,7 @@ def endings(ids: Ids, vocabulary: Vocabulary, last: int) -> list[Ids]:
         ):
             starts.append(place)
         at += len(piece)
-    parts = [ids[start:] for start in starts[-last:] if start]
-    return [ids, *((vocabulary.opening(part[0]), *part[1:]) for part in parts)]
+    return [start for start in starts if start]
 
 
 def words_of(ids: tuple[int, ...], vocabulary: Vocabulary) -> tuple[list[Word], list[int]]:
