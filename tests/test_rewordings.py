@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from memtune.rewordings import fragments, near_misses, overlaps, rewordings
@@ -61,6 +63,18 @@ def test_a_near_miss_of_a_code_is_another_code_of_the_same_shape():
             miss != "What is part HT-4471?" and len(miss) == len("What is part HT-4471?") and "part HT-" in miss
             for miss in made(near_misses, "What is part HT-4471?", seed)
         )
+
+
+@pytest.mark.parametrize(
+    ("question", "longer"),
+    [
+        ("What is Kete (S-369)?", r"What is Kete \(S-369\w\)\?"),
+        ("When was Vostok 2's?", r"When was Vostok 2\w's\?"),
+    ],
+)
+def test_a_suffix_stands_at_the_code_itself(question, longer):
+    misses = {miss for seed in range(20) for miss in near_misses(question, OTHERS, names, seed)}
+    assert any(re.fullmatch(longer, miss) for miss in misses)
 
 
 def test_a_near_miss_of_a_name_asks_the_same_of_another_name():

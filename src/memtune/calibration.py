@@ -1,28 +1,31 @@
 """How sure the router must be: set from scores that each network of the gate gave to what it had not been trained on.
 
 Two kinds of question must stay silent. *Near misses* ask the same of something else; their scores set the threshold.
-*Strangers* have nothing to do with the facts. Few of them come near any stored question, and most of those that do ask
-about a thing that the facts name too: so the bar for a stranger is how near it is, and the stored question that one of
-them comes close to is treated with more caution than the others.
+*Strangers* were written with no fact in mind. Few of them come near any stored question, so how near it is is their
+first bar. Of those that do, some are *kin*: they speak of a thing that the facts name too, and in a large file one may
+even ask for what is stored. They make the stored question cautious, within bounds; the others must stay below the
+threshold.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from memtune.gate_training import BACKGROUND, FOLDS, NEAR_MISS, NEIGHBOUR, REWORDED, Rows
+from memtune.memory.compare import kin
 from memtune.memory.gate import Gate, verdict
 
 __all__ = ["UNRELATED", "Calibration", "calibrate"]
 
-RESERVE = 0.6  # of the share that is promised: near misses that are made up are easier than real ones
+RESERVE = 0.8  # of the share that is promised; the rest is for what nobody thought of
 UNRELATED = 10  # a stranger may fire so many times less often than a near miss
 FAR = 0.6  # of the strangers, whose nearest stored question is farther than that of the rest
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
+CAREFUL = 2.0  # log-odds, at most: what is kin may have asked for the very fact
 NEVER = -1e3  # a score that reaches no threshold
 
 
@@ -30,7 +33,7 @@ NEVER = -1e3  # a score that reaches no threshold
 class Calibration:
     """``caution`` float32 (wordings,): log-odds on top of the threshold, for stored questions that strangers come near.
 
-    ``nearness``: cosine of the index under which no question fires.
+    ``nearness``: cosine of the index under which only kin fires.
     """
 
     threshold: float
@@ -49,19 +52,27 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
     members = gate.members(rows.features)
     held_out = torch.stack([verdict(members[fold::FOLDS]) for fold in range(FOLDS)])
     scores = held_out.gather(0, rows.fold[None]).squeeze(0)
-    is_near = (rows.kind == NEIGHBOUR) | (rows.kind == NEAR_MISS)
     strangers = _Strangers.of(rows, scores)
     nearness = strangers.nearness()
     strangers = strangers.nearer_than(nearness)
-    near = _quantile(scores[is_near], 1 - RESERVE * false_fire)
-    threshold = max(near, strangers.threshold(wordings, false_fire / UNRELATED))
-    caution = (strangers.floors(wordings) - threshold).clamp_min(0.0)
-    scores = (scores - caution[rows.pairs[:, 1]]).where(rows.features[:, 0] >= nearness, NEVER)
+    near = _near_misses(rows, scores)
+    threshold = max(_bar(near, RESERVE * false_fire), strangers.threshold(wordings, false_fire / UNRELATED))
+    caution = (strangers.floors(wordings) - threshold).clamp(0.0, CAREFUL)
+    heard = (rows.features[:, 0] >= nearness) | kin(rows.features)
+    rewordings = (scores - caution[rows.pairs[:, 1]]).where(heard, NEVER)[rows.kind == REWORDED]
+    return Calibration(threshold, nearness, caution, _share(rewordings, threshold), _share(near, threshold))
 
-    def fires(which: Tensor) -> float:
-        return float((scores[which] >= threshold).float().mean()) if which.any() else 0.0
 
-    return Calibration(threshold, nearness, caution, fires(rows.kind == REWORDED), fires(is_near))
+def _near_misses(rows: Rows, scores: Tensor) -> Tensor:
+    """How high each near miss comes, that is its best pair: a stored question beside the other facts', or a made-up
+    one beside the question that it was made from.
+    """
+    found = []
+    for kind in (NEIGHBOUR, NEAR_MISS):
+        which = rows.kind == kind
+        best = _best(scores[which], rows.pairs[which, 0])
+        found.append(best[best > NEVER])
+    return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -72,20 +83,22 @@ class _Strangers:
     stored: Tensor
     cosine: Tensor
     score: Tensor
+    kin: Tensor  # bool
 
     @classmethod
     def of(cls, rows: Rows, scores: Tensor) -> _Strangers:
         which = rows.kind == BACKGROUND
         asked, stored = rows.pairs[which].unbind(1)
-        return cls(asked, stored, rows.features[which, 0], scores[which])
+        features = rows.features[which]
+        return cls(asked, stored, features[:, 0], scores[which], kin(features))
 
     def nearness(self) -> float:
         """The cosine that the share FAR of the strangers stays below."""
-        return _quantile(self._best(self.cosine), FAR)
+        best = _best(self.cosine, self.asked)
+        return float(best.quantile(FAR)) if len(best) else -math.inf
 
     def nearer_than(self, nearness: float) -> _Strangers:
-        score = self.score.where(self.cosine >= nearness, NEVER)
-        return _Strangers(self.asked, self.stored, self.cosine, score)
+        return replace(self, score=self.score.where((self.cosine >= nearness) | self.kin, NEVER))
 
     def floors(self, wordings: int, fold: int | None = None) -> Tensor:
         """For each stored question a score that no stranger reached, those of one ``fold`` left out."""
@@ -93,17 +106,27 @@ class _Strangers:
         return torch.full((wordings,), NEVER).scatter_reduce(0, self.stored, score + MARGIN, "amax")
 
     def threshold(self, wordings: int, share: float) -> float:
-        """What only ``share`` of the strangers reaches where caution is drawn from the other strangers alone."""
+        """What only ``share`` of the strangers that are no kin reaches, with caution drawn from the others alone."""
         floors = torch.stack([self.floors(wordings, fold) for fold in range(FOLDS)])
-        passes = self.score >= floors[self.asked % FOLDS, self.stored]
-        return _quantile(self._best(self.score.where(passes, NEVER)), 1 - share)
-
-    def _best(self, figures: Tensor) -> Tensor:
-        """The highest of each stranger's ``figures`` (pairs,): (strangers,)."""
-        count = int(self.asked.max()) + 1 if len(self.asked) else 0
-        return figures.new_full((count,), NEVER).scatter_reduce(0, self.asked, figures, "amax")
+        passes = (self.score >= floors[self.asked % FOLDS, self.stored]) & ~self.kin
+        return _bar(_best(self.score.where(passes, NEVER), self.asked), share)
 
 
-def _quantile(figures: Tensor, share: float) -> float:
-    """Minus infinity where there is nothing to go by: a lone fact without a name has no near misses."""
-    return float(figures.quantile(share)) if len(figures) else -math.inf
+def _best(figures: Tensor, asked: Tensor) -> Tensor:
+    """The highest of the ``figures`` (pairs,) of each asked question: (questions,), NEVER where it has none."""
+    count = int(asked.max()) + 1 if len(asked) else 0
+    return figures.new_full((count,), NEVER).scatter_reduce(0, asked, figures, "amax")
+
+
+def _share(figures: Tensor, threshold: float) -> float:
+    return float((figures >= threshold).float().mean()) if len(figures) else 0.0
+
+
+def _bar(scores: Tensor, share: float) -> float:
+    """The lowest threshold that at most ``share`` of the scores reach; without any, minus infinity: a lone fact that
+    names nothing has no near misses.
+    """
+    if not len(scores):
+        return -math.inf
+    stopped = scores.sort(descending=True).values[int(share * len(scores))]
+    return float(torch.nextafter(stopped, torch.tensor(math.inf)))

@@ -23,19 +23,21 @@ from memtune.memory.router import all_pairs, search
 from memtune.names import NameFinder
 from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 
-__all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Wording", "Workshop", "nearest_others"]
-__all__ += ["train", "training_rows"]
+__all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Wording", "Workshop"]
+__all__ += ["nearest_others", "train", "training_rows"]
 
 Ids = tuple[int, ...]
 
-TRAINED_FACTS = 1500  # more facts teach the gate nothing new, they only take time
+REWORDED_FACTS = 1500  # every rewording has to be read
+COMPARED_FACTS = 20_000  # with their neighbours among all: what is hard to tell apart in a large file is rare
 REWORDINGS = 4
 NEIGHBOURS = 3
 STRANGERS_NEIGHBOURS = 4  # stored questions that a stranger's is compared with
-SAME, REWORDED, NEIGHBOUR, NEAR_MISS, OVERLAP, BACKGROUND = range(6)  # kinds of rows
+SAME, REWORDED, NEIGHBOUR, BESIDE, NEAR_MISS, OVERLAP, BACKGROUND = range(7)  # kinds of rows
 FOLDS = 3
 STEPS, BATCH, RATE = 1500, 512, 1e-2
-LESSON_SHARE = 0.15  # of the draws, at least; the rest is the user's own questions
+LESSON_SHARE = 0.05  # of the draws, at least; the rest is the user's own questions
+LENDERS = 100  # questions, at least, whose names are put into others
 LESSONS_WORTH = 80  # facts: a file of so many gets half of the draws, a smaller one leans on the lessons
 
 
@@ -86,12 +88,13 @@ def training_rows(
     workshop: Workshop, wordings: Sequence[Wording], stored: Questions, owner: Tensor, strangers: Questions, seed: int
 ) -> Rows:
     """The user's own questions against each other, against synthetic wordings of themselves, and the background."""
-    chosen = list(range(0, len(wordings), max(1, -(-len(wordings) // TRAINED_FACTS))))
-    own = torch.tensor(chosen)
+    chosen = _spread(len(wordings), REWORDED_FACTS)
+    own, compared = torch.tensor(chosen), torch.tensor(_spread(len(wordings), COMPARED_FACTS))
     lines = list(background_prompts())
+    lenders = _lenders(wordings, lines)
     kinds: dict[int, Callable[[str], list[str]]] = {
         REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
-        NEAR_MISS: lambda text: near_misses(text, lines, workshop.names, seed),
+        NEAR_MISS: lambda text: near_misses(text, lenders, workshop.names, seed),
         OVERLAP: lambda text: [*overlaps(text, lines, workshop.names, seed), *fragments(text, workshop.names)],
     }
     parts: list[Rows] = []
@@ -105,22 +108,36 @@ def training_rows(
             return torch.arange(len(wording)) % FOLDS
         return owner[wording] % FOLDS
 
-    def add_neighbours(asked: Questions, mine: Tensor, count: int) -> None:
+    def add_neighbours(asked: Questions, mine: Tensor, count: int, kind: int) -> None:
         pairs = nearest_others(asked, stored, owner, mine, count)
-        add(asked, pairs, NEIGHBOUR, fold_of(mine[pairs[:, 0]]))
+        add(asked, pairs, kind, fold_of(mine[pairs[:, 0]]))
 
     add(stored, torch.stack([own, own], 1), SAME, fold_of(own))
-    add_neighbours(stored.take(own), own, NEIGHBOURS)
+    add_neighbours(stored.take(compared), compared, NEIGHBOURS, NEIGHBOUR)
     for kind, write in kinds.items():
         made = [(i, text) for i in chosen for text in write(wordings[i].text)]
         if made:
             asked, mine = workshop.read_texts([text for _, text in made]), torch.tensor([i for i, _ in made])
             add(asked, torch.stack([torch.arange(len(made)), mine], 1), kind, fold_of(mine))
             if kind == REWORDED:
-                add_neighbours(asked, mine, 1)
+                add_neighbours(asked, mine, 1, BESIDE)
     pairs = all_pairs(search(strangers.vectors, stored.vectors, STRANGERS_NEIGHBOURS)[1])
     add(strangers, pairs, BACKGROUND, pairs[:, 0] % FOLDS)
     return Rows(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` numbers, evenly."""
+    return list(range(0, count, max(1, -(-count // most))))
+
+
+def _lenders(wordings: Sequence[Wording], lines: Sequence[str]) -> list[str]:
+    """Questions whose names may stand in a user's question: the user's own, which name things of the same kind.
+
+    Where these are few, prompts of the background help out, those that write names as names.
+    """
+    capital = [line for line in lines if line != line.lower()]
+    return [*(wording.text for wording in wordings), *capital[: max(0, LENDERS - len(wordings))]]
 
 
 def nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Tensor, count: int) -> Tensor:

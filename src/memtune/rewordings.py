@@ -122,12 +122,12 @@ def _other_digit(text: str, draw: random.Random) -> str | None:
 
 def _other_suffix(words: Words, draw: random.Random) -> str | None:
     """RX4 for RX4b or RX42: what tells two codes apart often stands at their end."""
-    codes = [i for i, word in enumerate(words) if any(map(str.isdigit, word))]
+    text = " ".join(words)
+    codes = [run.end() for run in re.finditer(r"[^\W_]*\d[^\W_]*", text)]
     if not codes:
         return None
-    i = draw.choice(codes)
-    core = words[i].rstrip("?!.,;:")
-    return _put(words, slice(i, i + 1), [core + draw.choice("abcx0123456789") + words[i][len(core) :]])
+    end = draw.choice(codes)
+    return text[:end] + draw.choice("abcx0123456789") + text[end:]
 
 
 def _drop(words: Words, names: list[bool], draw: random.Random) -> Words:

@@ -89,12 +89,14 @@ def test_a_router_built_from_its_sizes_and_tensors_decides_the_same(memory, rout
     assert route(texts, again) == route(texts)
 
 
-def test_what_is_too_far_from_a_stored_question_does_not_fire_however_sure_the_gate_is(memory, route, monkeypatch):
-    router, question = memory.router, "Who built the lighthouse?"
-    monkeypatch.setitem(router._buffers, "threshold", torch.tensor([-10.0]))
-    assert route([question])[0].fired
-    monkeypatch.setitem(router._buffers, "nearness", torch.tensor([1.1]))
-    assert not route([question])[0].fired
+def test_what_is_too_far_from_a_stored_question_does_not_fire_unless_it_names_the_same_thing(
+    memory, route, monkeypatch
+):
+    asked = ["Who painted the fence?", "Who built the lighthouse?"]
+    monkeypatch.setitem(memory.router._buffers, "threshold", torch.tensor([-20.0]))
+    for nearness, fires in ((-1.0, [True, True]), (1.1, [False, True])):  # what names the lighthouse is always heard
+        monkeypatch.setitem(memory.router._buffers, "nearness", torch.tensor([nearness]))
+        assert [found.fired for found in route(asked)] == fires
 
 
 def test_caution_is_taken_off_the_score_of_the_question_it_was_set_for(memory, route, monkeypatch):

@@ -18,7 +18,7 @@ from torch import Tensor
 from .questions import Questions, ragged_rows
 from .words import CAPITAL, DIGIT, NAME
 
-__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features"]
+__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features", "kin"]
 
 Idf = Callable[[Tensor], Tensor]
 
@@ -27,6 +27,7 @@ EVIDENCE = 19  # figures of a word
 RARITY = 9  # which of them is its IDF
 COVERAGE = 8  # figures of a side
 PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name?, lengths, coverage
+RAREST_FOUND = 1 + 2 + 2 + 2 + 2  # which of them says how well the asked question's rarest word is spelt in the other
 FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE
 PAIRS_PER_CHUNK = 2048
 GRID = 4096.0  # features are rounded to 1/4096: the last bits of a state depend on the batch it was read in
@@ -43,6 +44,11 @@ def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) 
         for chunk in pairs.split(PAIRS_PER_CHUNK)
     ]
     return torch.round(torch.cat(chunks) * GRID) / GRID
+
+
+def kin(features: Tensor) -> Tensor:
+    """Bool ``(pairs,)``: the rarest word of the asked question stands in the stored one; they speak of one thing."""
+    return features[:, RAREST_FOUND] == 1
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .compare import gate_features
+from .compare import gate_features, kin
 from .gate import Gate
 from .questions import WORD_COLUMNS, Questions, Reader, Views, Whitening
 from .words import BUCKETS, SKETCH, Vocabulary, endings, sentence_starts
@@ -71,7 +71,7 @@ class Router(nn.Module):
             "documents": ((1,), torch.float32),
             "threshold": ((1,), torch.float32),
             "sentences": ((1,), torch.int64),  # of a turn's end that are read by themselves
-            "nearness": ((1,), torch.float32),  # cosine below which nothing fires
+            "nearness": ((1,), torch.float32),  # cosine below which only kin fires
             "caution": ((sizes.wordings,), torch.float32),  # taken off the score: strangers ask much like this one
             "piece_data": ((sizes.pieces,), torch.uint8),
             "piece_offsets": ((sizes.vocabulary + 1,), torch.int32),
@@ -159,9 +159,10 @@ class Router(nn.Module):
             return [Route(-1, float("-inf"), threshold, 0.0)] * len(asked)
         similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
         pairs = all_pairs(candidates)
-        scores = self.gate(gate_features(asked, stored, pairs, self.reader.idf)).view(candidates.shape)
-        scores = scores - self.get_buffer("caution")[candidates]
-        scores[similarity < self.get_buffer("nearness")] = -CERTAIN
+        features = gate_features(asked, stored, pairs, self.reader.idf)
+        scores = self.gate(features).view(candidates.shape) - self.get_buffer("caution")[candidates]
+        far = (similarity < self.get_buffer("nearness")) & ~kin(features).view(candidates.shape)
+        scores[far] = -CERTAIN
         self._mark_exact(asked, stored, candidates, scores)
         best = scores.argmax(1, keepdim=True)
         owner: Tensor = self.get_buffer("owner")
