@@ -89,7 +89,7 @@ def test_a_router_built_from_its_sizes_and_tensors_decides_the_same(memory, rout
     assert route(texts, again) == route(texts)
 
 
-def test_what_is_too_far_from_a_stored_question_does_not_fire_unless_it_names_the_same_thing(
+def test_what_is_far_from_a_stored_question_fires_only_if_it_names_the_same_thing(
     memory, route, monkeypatch
 ):
     asked = ["Who painted the fence?", "Who built the lighthouse?"]
