@@ -151,33 +151,44 @@ class Router(nn.Module):
             return []
         return self.decide(self.reader.read_all(questions, states))
 
+    @torch.inference_mode()
     def decide(self, asked: Questions) -> list[Route]:
-        """Index, then gate, for questions that are read already."""
-        threshold = float(self.get_buffer("threshold"))
+        """For questions that are read already. Those in the very words of a stored one need no gate."""
+        nothing = Route(-1, float("-inf"), float(self.get_buffer("threshold")), 0.0)
+        if not len(self.get_buffer("owner")):
+            return [nothing] * len(asked)
+        routes = self._in_stored_words(asked)
+        asks = asked.offsets.diff() > 0  # a question without words asks for nothing
+        others = [row for row, has_words in enumerate(asks.tolist()) if has_words and row not in routes]
+        routes |= zip(others, self._compared(asked.take(torch.tensor(others, dtype=torch.int64))), strict=True)
+        return [routes.get(row, nothing) for row in range(len(asked))]
+
+    def _in_stored_words(self, asked: Questions) -> dict[int, Route]:
+        """The routes of the asked questions whose words are those of a stored one, one by one."""
+        if not self._exact:
+            self._exact = {words: number for number, words in enumerate(_spelt(self.stored))}
+        found = {row: self._exact[words] for row, words in enumerate(_spelt(asked)) if words and words in self._exact}
+        numbers = torch.tensor(list(found.values()), dtype=torch.int64)
+        similarity = (asked.vectors[list(found)] * self.get_buffer("vectors")[numbers]).sum(1)
+        return dict(zip(found, self._routes(numbers, torch.full_like(similarity, CERTAIN), similarity), strict=True))
+
+    def _compared(self, asked: Questions) -> list[Route]:
+        """Index, then gate."""
+        if not len(asked):
+            return []
         stored = self.stored
-        if not len(stored):
-            return [Route(-1, float("-inf"), threshold, 0.0)] * len(asked)
         similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
-        pairs = all_pairs(candidates)
-        features = gate_features(asked, stored, pairs, self.reader.idf)
+        features = gate_features(asked, stored, all_pairs(candidates), self.reader.idf)
         scores = self.gate(features).view(candidates.shape) - self.get_buffer("caution")[candidates]
         far = (similarity < self.get_buffer("nearness")) & ~kin(features).view(candidates.shape)
         scores[far] = -CERTAIN
-        self._mark_exact(asked, stored, candidates, scores)
         best = scores.argmax(1, keepdim=True)
-        owner: Tensor = self.get_buffer("owner")
-        columns = [t.gather(1, best).squeeze(1).tolist() for t in (owner[candidates], scores, similarity)]
-        routes = [Route(fact, score, threshold, cosine) for fact, score, cosine in zip(*columns, strict=True)]
-        nothing = Route(-1, float("-inf"), threshold, 0.0)  # a question without words asks for nothing
-        return [route if words else nothing for route, words in zip(routes, asked.offsets.diff().tolist(), strict=True)]
+        return self._routes(*(column.gather(1, best).squeeze(1) for column in (candidates, scores, similarity)))
 
-    def _mark_exact(self, asked: Questions, stored: Questions, candidates: Tensor, scores: Tensor) -> None:
-        """CERTAIN for the candidate whose words are those that were asked, one by one."""
-        if not self._exact:
-            self._exact = {words: number for number, words in enumerate(_spelt(stored))}
-        for row, words in enumerate(_spelt(asked)):
-            if (number := self._exact.get(words)) is not None:
-                scores[row, candidates[row] == number] = CERTAIN
+    def _routes(self, stored: Tensor, scores: Tensor, similarity: Tensor) -> list[Route]:
+        threshold, owner = float(self.get_buffer("threshold")), self.get_buffer("owner")[stored]
+        columns = zip(owner.tolist(), scores.tolist(), similarity.tolist(), strict=True)
+        return [Route(fact, score, threshold, cosine) for fact, score, cosine in columns]
 
 
 def _spelt(questions: Questions) -> list[Ids]:
