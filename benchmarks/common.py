@@ -75,11 +75,14 @@ def without_lists(value: Any) -> Any:
 
 
 def write_results(args: argparse.Namespace, results: Mapping[str, Any]) -> dict[str, Any]:
-    """Prints the figures; keeps them in ``args.out``, and with every single failure in ``args.failures``."""
+    """Prints the figures; keeps them in ``args.out``, and with every single failure in ``args.failures``, if any."""
     figures = {"command": command(args), "on": machine()} | {k: without_lists(v) for k, v in results.items()}
     text = json.dumps(figures, indent=1, default=str)
     print(text)
-    for path, content in ((args.out, text), (args.failures, json.dumps(results, indent=1, ensure_ascii=False))):
+    for path, content in (
+        (args.out, text),
+        (getattr(args, "failures", None), json.dumps(results, indent=1, ensure_ascii=False)),
+    ):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content + "\n", encoding="utf-8")

@@ -89,9 +89,7 @@ def test_a_router_built_from_its_sizes_and_tensors_decides_the_same(memory, rout
     assert route(texts, again) == route(texts)
 
 
-def test_what_is_far_from_a_stored_question_fires_only_if_it_names_the_same_thing(
-    memory, route, monkeypatch
-):
+def test_what_is_far_from_a_stored_question_fires_only_if_it_names_the_same_thing(memory, route, monkeypatch):
     asked = ["Who painted the fence?", "Who built the lighthouse?"]
     monkeypatch.setitem(memory.router._buffers, "threshold", torch.tensor([-20.0]))
     for nearness, fires in ((-1.0, [True, True]), (1.1, [False, True])):  # what names the lighthouse is always heard
