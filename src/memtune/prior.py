@@ -28,7 +28,7 @@ from memtune.project import write_beside
 
 __all__ = ["Prior", "prior_for"]
 
-VERSION = 7
+VERSION = 8
 D_INDEX = 384
 D_GATE = 64
 FOLDS = 3

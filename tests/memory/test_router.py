@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 import torch
 from tiny import FACTS
 
-from memtune.memory.router import Route, Router, all_pairs, search
+from memtune.memory.router import CERTAIN, Route, Router, all_pairs, search
+from memtune.memory.words import word_bucket
 
 
 @pytest.fixture
@@ -60,6 +62,13 @@ def test_a_question_takes_the_same_route_in_any_company(route):
         [alone] = route([text])
         assert (alone.fact, alone.fired) == (together.fact, together.fired)
         assert alone.score == pytest.approx(together.score, abs=1e-2)
+
+
+def test_another_name_in_the_same_bucket_is_not_the_stored_question(route):
+    letters = ("".join(name) for name in itertools.product("aeioukrstlmn", repeat=6))
+    twin = next(name for name in letters if word_bucket(name) == word_bucket("kirkby"))
+    own, other = route([f"Who built the lighthouse at {name} Strand?" for name in ("Kirkby", twin.capitalize())])
+    assert own.score == CERTAIN > other.score
 
 
 @pytest.mark.parametrize("text", ["?!", "🗼🗼", "_", "...", "x" * 300, "등"])

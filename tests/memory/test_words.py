@@ -17,6 +17,7 @@ from memtune.memory.words import (
     Vocabulary,
     endings,
     kind_of,
+    sketch_marks,
     sketches,
     words_of,
 )
@@ -193,10 +194,11 @@ def test_special_tokens_have_no_bytes(backbone):
 
 def test_a_sketch_marks_the_short_runs_of_the_word():
     words = words_of(ids_of("valve valves 塔"), BYTES)[0]
-    rows = sketches(words)
-    assert rows.shape == (3, SKETCH) and rows.dtype == torch.bool
+    packed = sketches(words)
+    assert packed.shape == (3, SKETCH // 8) and packed.dtype == torch.uint8
+    rows = sketch_marks(packed).bool()
     padded = "^valve$"
     grams = {padded[i : i + n] for n in (1, 2, 3) for i in range(len(padded) - n + 1)}
     assert rows[0].nonzero().flatten().tolist() == sorted({zlib.crc32(gram.encode()) % SKETCH for gram in grams})
     assert int((rows[0] & rows[1]).sum()) >= 12 > int((rows[0] & rows[2]).sum())
-    assert sketches([]).shape == (0, SKETCH)
+    assert sketches([]).shape == (0, SKETCH // 8)

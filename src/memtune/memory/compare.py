@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .questions import Questions, ragged_rows
-from .words import CAPITAL, DIGIT, NAME
+from .words import CAPITAL, DIGIT, NAME, sketch_marks
 
 __all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features", "kin"]
 
@@ -78,7 +78,7 @@ class _Side:
             return column[rows[index]] if len(rows) else column.new_zeros(index.shape + column.shape[1:])
 
         meaning, relation = padded(questions.meaning).float(), padded(questions.relation).float()
-        sketch, bucket, kind = padded(questions.sketch).float(), padded(questions.buckets), padded(questions.kind)
+        sketch, bucket, kind = sketch_marks(padded(questions.sketch)), padded(questions.buckets), padded(questions.kind)
         tokens = padded(questions.tokens).float().log1p() / 2  # about as large as the other figures
         return cls(questions.vectors[which], real, meaning, relation, sketch, bucket, kind, tokens, idf(bucket) * real)
 

@@ -52,7 +52,7 @@ class Questions:
     offsets: Tensor  # int64 (questions + 1,)
     meaning: Tensor  # float16 (words, d_gate), unit rows
     relation: Tensor  # float16 (words, d_gate), summed over words before they are compared
-    sketch: Tensor  # bool (words, SKETCH)
+    sketch: Tensor  # uint8 (words, SKETCH / 8), a bit for each mark
     buckets: Tensor  # int32 (words,), where the counts of the word stand
     kind: Tensor  # uint8 (words,): PLAIN, CAPITAL, NAME or DIGIT
     tokens: Tensor  # uint8 (words,): how many spell the word; what a tokenizer splits is rare, in any language

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
 CANDIDATES = 32
 CERTAIN = 30.0  # the score of a question in the very words of a stored one; of one that is too far from it, negative
+TOGETHER = 256  # questions that the gate compares at once: some 2 KB for each candidate of each
 ENDINGS = 3  # sentence ends of a turn that a question may stand behind; more where a stored one has several itself
 STORED = ("vectors", "offsets", *WORD_COLUMNS)
 Ids = tuple[int, ...]
@@ -63,7 +66,7 @@ class Router(nn.Module):
             "offsets": ((sizes.wordings + 1,), torch.int64),
             "meaning": ((sizes.words, sizes.d_gate), torch.float16),
             "relation": ((sizes.words, sizes.d_gate), torch.float16),
-            "sketch": ((sizes.words, SKETCH), torch.bool),
+            "sketch": ((sizes.words, SKETCH // 8), torch.uint8),
             "buckets": ((sizes.words,), torch.int32),
             "kind": ((sizes.words,), torch.uint8),
             "tokens": ((sizes.words,), torch.uint8),
@@ -85,7 +88,7 @@ class Router(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         self.gate = Gate()
         self._reader: Reader | None = None
-        self._exact: dict[Ids, int] = {}
+        self._exact: dict[bytes, int] = {}
 
     @property
     def reader(self) -> Reader:
@@ -160,7 +163,8 @@ class Router(nn.Module):
         routes = self._in_stored_words(asked)
         asks = asked.offsets.diff() > 0  # a question without words asks for nothing
         others = [row for row, has_words in enumerate(asks.tolist()) if has_words and row not in routes]
-        routes |= zip(others, self._compared(asked.take(torch.tensor(others, dtype=torch.int64))), strict=True)
+        parts = torch.tensor(others, dtype=torch.int64).split(TOGETHER)
+        routes |= zip(others, (route for part in parts for route in self._compared(asked.take(part))), strict=True)
         return [routes.get(row, nothing) for row in range(len(asked))]
 
     def _in_stored_words(self, asked: Questions) -> dict[int, Route]:
@@ -191,9 +195,17 @@ class Router(nn.Module):
         return [Route(fact, score, threshold, cosine) for fact, score, cosine in columns]
 
 
-def _spelt(questions: Questions) -> list[Ids]:
-    """The words of each question, as their buckets."""
-    return [tuple(words.tolist()) for words in questions.buckets.split(questions.offsets.diff().tolist())]
+def _spelt(questions: Questions) -> list[bytes]:
+    """For each question a digest of its words in their order, "" where it has none.
+
+    Buckets alone would not do: in a file of many names another name falls into the bucket of one of them.
+    """
+    buckets, sketch = questions.buckets.cpu().numpy(), questions.sketch.cpu().numpy()
+
+    def digest(start: int, end: int) -> bytes:
+        return blake2b(buckets[start:end].tobytes() + sketch[start:end].tobytes(), digest_size=16).digest()
+
+    return [digest(start, end) if end > start else b"" for start, end in pairwise(questions.offsets.tolist())]
 
 
 def search(asked: Tensor, stored: Tensor, count: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:

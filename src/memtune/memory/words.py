@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,13 +27,15 @@ __all__ = [
     "endings",
     "kind_of",
     "sentence_starts",
+    "sketch_marks",
     "sketches",
     "word_bucket",
     "words_of",
 ]
 
-SKETCH = 256  # buckets of a word's sketch
+SKETCH = 256  # marks of a word's sketch
 BUCKETS = 1 << 16  # buckets of the word counts behind the IDF
+_BITS = ((torch.arange(256)[:, None] >> torch.arange(8)) & 1).float()  # (byte, bit)
 
 # What a word's letters say of it. CAPITAL opens a sentence, where any word has one: there only rarity tells a name.
 PLAIN, CAPITAL, NAME, DIGIT = range(4)
@@ -153,19 +156,23 @@ def _owners(pieces: list[bytes], words: list[Word]) -> list[int]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _sketch_buckets(word: str) -> tuple[int, ...]:
+def _sketch(word: str) -> bytes:
     padded = f"^{word}$"
     # Single letters and pairs as well: a typo or an ending then costs little, another name that ends alike much.
     grams = {padded[i : i + n] for n in (1, 2, 3) for i in range(max(1, len(padded) - n + 1))}
-    return tuple(sorted({zlib.crc32(gram.encode()) % SKETCH for gram in grams}))
+    marks = {zlib.crc32(gram.encode()) % SKETCH for gram in grams}
+    return sum(1 << mark for mark in marks).to_bytes(SKETCH // 8, "little")
 
 
-def sketches(words: list[Word]) -> Tensor:
-    """Sketches, bool ``(words, SKETCH)``: overlap over union of two rows nears their Jaccard index."""
-    rows = torch.zeros(len(words), SKETCH, dtype=torch.bool)
-    for row, word in enumerate(words):
-        rows[row, list(_sketch_buckets(word.text))] = True
-    return rows
+def sketches(words: Sequence[Word]) -> Tensor:
+    """Sketches, uint8 ``(words, SKETCH / 8)``: a bit for each mark, the first one lowest."""
+    marks = [byte for word in words for byte in _sketch(word.text)]
+    return torch.tensor(marks, dtype=torch.uint8).view(len(words), SKETCH // 8)
+
+
+def sketch_marks(sketch: Tensor) -> Tensor:
+    """0 or 1 for each mark, float32 ``(..., SKETCH)``: overlap over union of two rows nears their Jaccard index."""
+    return _BITS[sketch.long()].flatten(-2)
 
 
 def word_bucket(word: str) -> int:
