@@ -67,14 +67,14 @@ class Prior:
 
 
 def prior_for(backbone: Backbone, on_event: OnEvent) -> Prior:
-    """From the cache, or made now (a minute or two for a small model on two cores)."""
+    """From the cache, or made now (two or three minutes for a small model on two cores)."""
     identity = (
         f"{VERSION}:{FEATURES}:{backbone.fingerprint}:{backbone.states.taps}:{lessons().digest}:{background_prompts()}"
     )
     path = cache_dir() / "priors" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         return _load(path)
-    on_event(Note("preparing the router for this model, once (a minute or two)"))
+    on_event(Note("preparing the router for this model, once (two or three minutes)"))
     prior = _make(backbone)
     _keep(path, prior)
     return prior
