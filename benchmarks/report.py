@@ -98,6 +98,35 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def growth(result: Result) -> str:
+    """One row for each number of facts, and the exponents."""
+    titles = (
+        "facts",
+        "ingest",
+        "tune",
+        "read a question",
+        "look it up",
+        "paraphrases exact",
+        "on disk, a fact",
+        "peak memory",
+    )
+    rows = [
+        (
+            f"{row['facts']:,}",
+            *(f"{row[f'{verb}_seconds']:.1f} s" for verb in ("ingest", "tune")),
+            *(f"{row[f'{step}_seconds_per_question'] * 1000:.1f} ms" for step in ("read", "lookup")),
+            f"{row['paraphrase_recall']:.0%}",
+            size(row["bytes_per_fact"]),
+            f"{row['peak_bytes'] / GIB:.2f} GiB",
+        )
+        for row in result["sizes"]
+    ]
+    slopes = ", ".join(f"{figure.replace('_', ' ')} {slope:.2f}" for figure, slope in result["exponents"].items())
+    on = result["on"]
+    note = f"Exponents: {slopes}. {result['command']['model']}, {on['threads']} threads, measured at {on['commit']}."
+    return "\n".join([*table(titles, rows), "", note])
+
+
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     return head + [f"| {' | '.join(cells)} |" for cells in rows]
@@ -125,6 +154,7 @@ def size(count: float) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
+    "growth": ("growth.json", growth),
     "main job": ("main_job.json", main_job),
     "recall": ("recall_*.json", recall),
     "side by side": ("side_by_side.json", side_by_side),
