@@ -57,6 +57,10 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.monotonic() - started
 
 
+def print_nothing(_count: int) -> None:
+    """Progress is of no use in a benchmark."""
+
+
 def write_bare(facts: Sequence[Fact], path: Path) -> Path:
     """The facts without their paraphrases, which are what recall is measured on."""
     path.write_text(facts_to_jsonl([Fact(f.id, f.question, f.answer) for f in facts]), encoding="utf-8")

@@ -19,7 +19,7 @@ from statistics import fmean, linear_regression
 from typing import Any
 
 import synthetic
-from common import NEW_TOKENS, peak_bytes, timed, write_bare, write_results
+from common import NEW_TOKENS, peak_bytes, print_nothing, timed, write_bare, write_results
 
 from memtune.asking import Asker
 from memtune.backbone import load_backbone
@@ -58,9 +58,8 @@ def measure(size: int, model: str, sample: int) -> dict[str, Any]:
     _, looking = timed(
         lambda: [memory.router.route([ids], [state]) for ids, state in zip(questions, states, strict=True)]
     )
-    outcomes, answering = timed(
-        lambda: Bench(Asker(backbone, memory), facts, NEW_TOKENS).recall(asked, lambda _count: None)
-    )
+    bench = Bench(Asker(backbone, memory), facts, NEW_TOKENS)
+    outcomes, answering = timed(lambda: bench.recall(asked, print_nothing))
     return {
         "facts": size,
         "learned": tuned.learned,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import NEW_TOKENS, peak_bytes, questions_of, timed, write_bare, write_results
+from common import NEW_TOKENS, peak_bytes, print_nothing, questions_of, timed, write_bare, write_results
 
 from memtune.asking import Asker
 from memtune.backbone import load_backbone
@@ -121,10 +121,6 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             results[name] = figures(name, outcomes)
             print(name, {k: v for k, v in results[name].items() if k != "missed"}, flush=True)
     return results | {"peak_bytes": peak_bytes()}
-
-
-def print_nothing(_count: int) -> None:
-    """Progress is of no use in a benchmark."""
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
             if other and other_words[other] != words[own]:
                 made.append(_put(words, own, other_words[other]))
                 break
-    made += [_other_digit(question, draw), _other_suffix(words, draw)]
+    made += [_other_digit(question, draw), _other_suffix(question, draw)]
     return [text for text in made if text]
 
 
@@ -120,9 +120,8 @@ def _other_digit(text: str, draw: random.Random) -> str | None:
     return text[:i] + draw.choice([d for d in "0123456789" if d != text[i]]) + text[i + 1 :]
 
 
-def _other_suffix(words: Words, draw: random.Random) -> str | None:
+def _other_suffix(text: str, draw: random.Random) -> str | None:
     """RX4 for RX4b or RX42: what tells two codes apart often stands at their end."""
-    text = " ".join(words)
     codes = [run.end() for run in re.finditer(r"[^\W_]*\d[^\W_]*", text)]
     if not codes:
         return None

@@ -44,7 +44,6 @@ def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor
     """``base`` (rows, vocabulary) are the backbone's logits; rows drop out as they reach the goal."""
     z = base.new_zeros(len(base), low.shape[1])
     active = torch.arange(len(base), device=base.device)
-    aim = _aim(goal)
     for _ in range(MAX_STEPS):
         logits = torch.addmm(base, z[active], low.T)
         y = targets[active, None]
@@ -58,8 +57,7 @@ def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor
             active, base, logits, others, odds = (t[going] for t in (active, base, logits, others, odds))
         share = logits.sub_(others).exp_()  # probabilities among the other tokens
         direction = low[targets[active]] - share @ low
-        length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
-        z[active] += (aim - odds).clamp_min(0.0)[:, None] * direction / length
+        z[active] += _newton_step(direction, odds, goal)
     return z
 
 
@@ -76,14 +74,15 @@ def _fit_streamed(
             break
         active, odds = active[going], found.odds[going]
         direction = low[targets[active]] - found.expected[going]
-        length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
-        z[active] += (_aim(goal) - odds).clamp_min(0.0)[:, None] * direction / length
+        z[active] += _newton_step(direction, odds, goal)
     return z
 
 
-def _aim(goal: float) -> float:
-    """Log-odds at half the goal, so that the last step does not fall short."""
-    return -math.log(math.expm1(goal / 2))
+def _newton_step(direction: Tensor, odds: Tensor, goal: float) -> Tensor:
+    """Along ``direction`` (rows, d_value), to the log-odds of half the goal: the last step must not fall short."""
+    aim = -math.log(math.expm1(goal / 2))
+    length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
+    return (aim - odds).clamp_min(0.0)[:, None] * direction / length
 
 
 @torch.inference_mode()
