@@ -74,7 +74,7 @@ def ingest(
     project = Project(project_dir)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     encoded = _encoded(facts, backbone)
-    wordings = _wordings(facts, backbone)
+    wordings = _wordings(facts)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
     bank = Bank.assigned([fact.id for fact in facts], [fact.experts for fact in encoded], backbone.hidden)
@@ -108,13 +108,8 @@ def _encoded(facts: Sequence[Fact], backbone: Backbone) -> list[EncodedFact]:
     return encoded
 
 
-def _wordings(facts: Sequence[Fact], backbone: Backbone) -> list[Wording]:
-    question = backbone.prompts.question
-    return [
-        Wording(number, text, question(text))
-        for number, fact in enumerate(facts)
-        for text in (fact.question, *fact.paraphrases)
-    ]
+def _wordings(facts: Sequence[Fact]) -> list[Wording]:
+    return [Wording(number, text) for number, fact in enumerate(facts) for text in (fact.question, *fact.paraphrases)]
 
 
 def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:

@@ -23,7 +23,7 @@ __all__ = ["Project", "finite", "write_beside"]
 
 STATE = "project.json"
 LOCK = "lock"
-FORMAT = 2
+FORMAT = 3
 _OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp")  # what keep and write_beside make; the rest is the user's
 
 

@@ -50,6 +50,10 @@ def test_a_paraphrase_of_the_file_takes_the_route_to_its_fact(route):
     assert found.fired and FACTS[found.fact][0] == "tram"
 
 
+def test_the_stored_questions_take_their_own_routes_fact_by_fact(memory):
+    assert [(r.fact, r.score) for r in memory.router.own_routes()] == [(i, CERTAIN) for i in range(len(FACTS))]
+
+
 def test_routes_come_in_the_order_of_the_questions(route):
     order = list(range(len(FACTS)))
     random.Random(0).shuffle(order)
@@ -123,5 +127,5 @@ def test_a_turn_is_read_from_its_last_sentences_and_from_more_where_a_stored_que
     router = Router(memory.config.router)
     router.load_state_dict(memory.router.state_dict())
     stored, owner = memory.router.stored, memory.router.get_buffer("owner")
-    router.store([backbone.prompts.question("Three words. Two more. What?")], stored, owner)
+    router.store(stored, owner, sentences=2)
     assert len(router.parts(question)) == len(texts) + 2
