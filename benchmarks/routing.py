@@ -135,9 +135,10 @@ def measure(parts: Tensor, keys: int, asked: int, seed: int, lists: int | None =
 
 
 def _among_read(parts: Tensor) -> tuple[Tensor, Tensor]:
-    """The first wording of a thousand read questions, looked up among all that were read."""
-    asked, stored = F.normalize(parts[1, :1000].sum(1), dim=1), F.normalize(parts[0].sum(1), dim=1)
-    return search(asked, rounded(stored), COUNT)
+    """A wording of each of a thousand read questions, looked up among all that were read."""
+    numbers = torch.arange(parts.shape[1])[:1000]
+    asked = parts[1 + numbers // RELATIONS % (len(parts) - 1), numbers].sum(1)
+    return search(F.normalize(asked, dim=1), rounded(F.normalize(parts[0].sum(1), dim=1)), COUNT)
 
 
 def _near(cosines: Tensor) -> list[float]:
