@@ -17,15 +17,15 @@ from torch import Tensor
 from memtune.lessons import background_prompts
 from memtune.memory.compare import gate_features
 from memtune.memory.gate import MEMBERS, Gate
+from memtune.memory.index import all_pairs, search
 from memtune.memory.questions import Questions
-from memtune.memory.router import all_pairs, search
 from memtune.memory.stored import StoredQuestions
 from memtune.names import NameFinder
 from memtune.reading import Reading
 from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 
 __all__ = ["BACKGROUND", "COMPARED_FACTS", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Workshop"]
-__all__ += ["nearest_others", "train", "training_rows"]
+__all__ += ["REWORDED_FACTS", "nearest_others", "spread", "train", "training_rows"]
 
 REWORDED_FACTS = 1500  # every rewording has to be read
 COMPARED_FACTS = 20_000  # with their neighbours among all: what is hard to tell apart in a large file is rare
@@ -73,8 +73,8 @@ def training_rows(
     """The user's own questions, ``texts`` that are ``stored``, against each other, against synthetic wordings of
     themselves, and the background.
     """
-    chosen = _spread(len(texts), REWORDED_FACTS)
-    own, compared = torch.tensor(chosen), torch.tensor(_spread(len(texts), COMPARED_FACTS))
+    chosen = spread(len(texts), REWORDED_FACTS)
+    own, compared = torch.tensor(chosen), torch.tensor(spread(len(texts), COMPARED_FACTS))
     lines = list(background_prompts())
     lenders = _lenders(texts, lines)
     kinds: dict[int, Callable[[str], list[str]]] = {
@@ -111,7 +111,7 @@ def training_rows(
     return Rows(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """At most ``most`` of ``count`` numbers, evenly."""
     return list(range(0, count, max(1, -(-count // most))))
 

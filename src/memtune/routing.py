@@ -9,16 +9,18 @@ import torch
 
 from memtune.backbone import Backbone
 from memtune.calibration import Calibration, calibrate
-from memtune.events import OnEvent, Progress, ignore
-from memtune.gate_training import COMPARED_FACTS, Workshop, nearest_others, train, training_rows
+from memtune.events import Note, OnEvent, Progress, ignore
+from memtune.gate_training import COMPARED_FACTS, REWORDED_FACTS, Workshop, nearest_others, spread, train, training_rows
 from memtune.memory.compare import gate_features
+from memtune.memory.index import Lists, build_lists, list_count
 from memtune.memory.questions import Questions, Reader, count_words
-from memtune.memory.router import Router, RouterSizes
+from memtune.memory.router import CANDIDATES, Router, RouterSizes
 from memtune.memory.stored import StoredQuestions
 from memtune.memory.words import sentence_starts
 from memtune.names import NameFinder
 from memtune.prior import prior_for
 from memtune.reading import Reading
+from memtune.rewordings import rewordings
 
 __all__ = ["RouterReport", "Wording", "build_router"]
 
@@ -55,10 +57,11 @@ def build_router(
     reading = Reading(backbone, Reader(vocabulary, prior.views, counts, float(prior.documents) + len(wordings)))
     stored = StoredQuestions.pack(_reported(reading.parts(map(backbone.prompts.question, texts)), len(texts), on_event))
     owner = torch.tensor([wording.fact for wording in wordings], dtype=torch.int64)
-    router = _empty_router(reading.reader, stored)
-    router.store(stored, owner, _sentences(backbone, texts))
     # Names are rare in the lessons and the background: the user's may all share a word.
     workshop = Workshop(reading, NameFinder(prior.counts.tolist(), float(prior.documents)))
+    lists = _lists(workshop, texts, stored, seed, on_event)
+    router = _empty_router(reading.reader, stored, lists)
+    router.store(stored, owner, lists, _sentences(backbone, texts))
     rows = training_rows(workshop, texts, stored, owner, prior.strangers, seed)
     train(router.gate, rows, (prior.features, prior.same), seed)
     found = calibrate(router.gate, rows, len(stored), false_fire)
@@ -74,6 +77,19 @@ def _reported(parts: Iterable[Questions], total: int, on_event: OnEvent) -> Iter
         yield part
 
 
+def _lists(workshop: Workshop, texts: Sequence[str], stored: StoredQuestions, seed: int, on_event: OnEvent) -> Lists:
+    """The lists of the index, probed as often as rewordings of the stored questions call for."""
+    count = list_count(len(stored))
+    if not count:
+        return Lists.none(stored.vectors.shape[1])
+    chosen = spread(len(texts), REWORDED_FACTS)
+    asked = workshop.reading.texts(text for i in chosen for text in rewordings(texts[i], workshop.names, 1, seed))
+    lists, found = build_lists(stored.vectors, asked.vectors, CANDIDATES, seed, count)
+    said = f"the index looks into {found.probes} of {len(lists.centroids)} lists"
+    on_event(Note(f"{said}: {found.best:.2%} of rewordings find there what comparing with all finds first"))
+    return lists
+
+
 def _sentences(backbone: Backbone, texts: Iterable[str]) -> int:
     """Of the sentence ends inside a text, the most."""
     vocabulary = backbone.prompts.vocabulary()
@@ -81,10 +97,11 @@ def _sentences(backbone: Backbone, texts: Iterable[str]) -> int:
     return max((len(sentence_starts(question, vocabulary)) for question in ids), default=0)
 
 
-def _empty_router(reader: Reader, stored: StoredQuestions) -> Router:
+def _empty_router(reader: Reader, stored: StoredQuestions, lists: Lists) -> Router:
     hidden, d_index = reader.views.index.map.shape
     sizes = RouterSizes(
         wordings=len(stored),
+        lists=len(lists.centroids),
         words=len(stored.spelling),
         spellings=len(stored.sketch),
         hidden=hidden,
@@ -109,7 +126,7 @@ def _confusable(router: Router) -> list[tuple[int, int, float]]:
     Of a large file an even share is compared, each question with all others.
     """
     stored, owner = router.stored, router.get_buffer("owner")
-    mine = torch.arange(len(stored))[:: max(1, -(-len(stored) // COMPARED_FACTS))]
+    mine = torch.tensor(spread(len(stored), COMPARED_FACTS))
     asked = stored.take(mine)
     pairs = nearest_others(asked, stored, owner, mine, 1)
     if not len(pairs):

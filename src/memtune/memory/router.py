@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .compare import gate_features, kin
 from .gate import Gate
+from .index import Lists, all_pairs, lengths_of
 from .questions import Questions, Reader, Views, Whitening
 from .stored import NO_WORDS, StoredQuestions, digests
 from .words import BUCKETS, SKETCH, Vocabulary, endings
@@ -25,6 +25,7 @@ CANDIDATES = 32
 CERTAIN = 30.0  # the score of a question in the very words of a stored one; of one that is too far from it, negative
 TOGETHER = 256  # questions that the gate compares at once: some 2 KB for each candidate of each
 ENDINGS = 3  # sentence ends of a turn that a question may stand behind; more where a stored one has several itself
+LISTS = ("centroids", "order", "list_offsets", "probes")  # as in Lists
 STORED = tuple(field.name for field in fields(StoredQuestions))
 Ids = tuple[int, ...]
 
@@ -32,6 +33,7 @@ Ids = tuple[int, ...]
 @dataclass(frozen=True)
 class RouterSizes:
     wordings: int  # stored questions: one a fact, and one more for each paraphrase in the file
+    lists: int  # of the index, 0 where every stored question is compared
     words: int
     spellings: int  # different words
     hidden: int
@@ -64,6 +66,10 @@ class Router(nn.Module):
         shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "owner": ((sizes.wordings,), torch.int64),  # the fact that a stored question asks for
             "vectors": ((sizes.wordings, sizes.d_index), torch.int8),
+            "centroids": ((sizes.lists, sizes.d_index), torch.int8),
+            "order": ((sizes.wordings if sizes.lists else 0,), torch.int32),
+            "list_offsets": ((sizes.lists + 1,), torch.int32),
+            "probes": ((1,), torch.int32),
             "digests": ((sizes.wordings,), torch.int64),
             "offsets": ((sizes.wordings + 1,), torch.int64),
             "views": ((sizes.words, sizes.d_gate), torch.uint8),
@@ -91,6 +97,7 @@ class Router(nn.Module):
         self.gate = Gate()
         self._reader: Reader | None = None
         self._by_digest: tuple[Tensor, Tensor] | None = None
+        self._lengths: Tensor | None = None
 
     @property
     def reader(self) -> Reader:
@@ -108,6 +115,10 @@ class Router(nn.Module):
     @property
     def stored(self) -> StoredQuestions:
         return StoredQuestions(**{name: self.get_buffer(name) for name in STORED})
+
+    @property
+    def lists(self) -> Lists:
+        return Lists(*map(self.get_buffer, LISTS))
 
     def own_routes(self) -> Iterator[Route]:
         """Fact by fact, the route of its own question as it is stored, its paraphrases left out."""
@@ -131,13 +142,15 @@ class Router(nn.Module):
             self.get_buffer(name).copy_(tensor)
         self._reader = None
 
-    def store(self, questions: StoredQuestions, owner: Tensor, sentences: int) -> None:
+    def store(self, questions: StoredQuestions, owner: Tensor, lists: Lists, sentences: int) -> None:
         """Question number i asks for the fact ``owner[i]``; none has more than ``sentences`` sentence ends inside."""
+        for name, column in zip(LISTS, vars(lists).values(), strict=True):
+            self.get_buffer(name).copy_(column)
         for name in STORED:
             self.get_buffer(name).copy_(getattr(questions, name))
         self.get_buffer("owner").copy_(owner)
         self.get_buffer("sentences").fill_(ENDINGS + sentences)
-        self._by_digest = None
+        self._by_digest = self._lengths = None
 
     def parts(self, ids: Ids) -> list[Ids]:
         """What of a turn is routed: all of it, and each of its last sentences to the end."""
@@ -187,7 +200,9 @@ class Router(nn.Module):
         if not len(asked):
             return []
         stored = self.stored
-        similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
+        if self._lengths is None:
+            self._lengths = lengths_of(stored.vectors)
+        similarity, candidates = self.lists.search(asked.vectors, stored.vectors, CANDIDATES, self._lengths)
         features = gate_features(asked, stored, all_pairs(candidates), self.reader.idf)
         scores = self.gate(features).view(candidates.shape) - self.get_buffer("caution")[candidates]
         far = (similarity < self.get_buffer("nearness")) & ~kin(features).view(candidates.shape)
@@ -199,21 +214,3 @@ class Router(nn.Module):
         threshold, owner = float(self.get_buffer("threshold")), self.get_buffer("owner")[stored]
         columns = zip(owner.tolist(), scores.tolist(), similarity.tolist(), strict=True)
         return [Route(fact, score, threshold, cosine) for fact, score, cosine in columns]
-
-
-def search(asked: Tensor, stored: Tensor, count: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """Exact: the ``count`` nearest stored vectors of each asked one, as (cosine, number), both ``(asked, count)``."""
-    count = min(count, len(stored))
-    stored = F.normalize(stored.float(), dim=-1)
-    found = [(rows @ stored.T).topk(count) for rows in asked.split(chunk)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
-
-
-def all_pairs(candidates: Tensor) -> Tensor:
-    """``(asked, candidate)`` for every entry of ``candidates`` (asked, k): int64 (asked * k, 2).
-
-    >>> all_pairs(torch.tensor([[5, 6], [7, 8]])).tolist()
-    [[0, 5], [0, 6], [1, 7], [1, 8]]
-    """
-    asked = torch.arange(len(candidates)).repeat_interleave(candidates.shape[1])
-    return torch.stack([asked, candidates.flatten()], 1)

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .index import rounded
 from .questions import Questions, ragged_rows
 from .words import SKETCH
 
 __all__ = ["NO_WORDS", "StoredQuestions", "digests"]
 
-BYTE, NIBBLE = 127, 7  # the largest integer of eight bits and of four, which are kept from 1 on
+NIBBLE = 7  # the largest integer of four bits, which are kept from 1 on
 KINDS = 4  # PLAIN, CAPITAL, NAME and DIGIT share a byte with the number of tokens
 NO_WORDS = 0  # digest of a question without words
 
@@ -76,11 +77,11 @@ class StoredQuestions:
 
 def _columns(part: Questions, spellings: dict[bytes, int]) -> dict[str, Tensor]:
     """A part in columns that can be joined; ``spellings`` takes in its new words."""
-    meaning, relation = (_rounded(rows.float(), NIBBLE) + NIBBLE + 1 for rows in (part.meaning, part.relation))
+    meaning, relation = (rounded(rows.float(), NIBBLE) + NIBBLE + 1 for rows in (part.meaning, part.relation))
     words = torch.cat([part.sketch, part.buckets[:, None].view(torch.uint8)], 1)
     spelt = [spellings.setdefault(row.tobytes(), len(spellings)) for row in words.numpy()]
     return {
-        "vectors": _rounded(part.vectors, BYTE),
+        "vectors": rounded(part.vectors),
         "digests": digests(part),
         "lengths": part.offsets.diff(),
         "views": (meaning + 16 * relation.int()).to(torch.uint8),
@@ -88,12 +89,6 @@ def _columns(part: Questions, spellings: dict[bytes, int]) -> dict[str, Tensor]:
         "looks": part.kind + KINDS * part.tokens.clamp_max(255 // KINDS),
         "spelling": torch.tensor(spelt, dtype=torch.int32),
     }
-
-
-def _rounded(rows: Tensor, most: int) -> Tensor:
-    """int8 ``(rows, d)`` from -most to most: what stands for a row but for its length."""
-    largest = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)
-    return (rows * (most / largest)).round().to(torch.int8)
 
 
 def _restored(nibbles: Tensor) -> Tensor:
