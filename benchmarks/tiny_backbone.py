@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memtune.checkpoints import quiet_transformers
 
-__all__ = ["CHAT", "PAD", "SPECIAL", "START", "STOP", "save_checkpoint", "save_tiny"]
+__all__ = ["CHAT", "PAD", "SPECIAL", "START", "STOP", "save_checkpoint", "save_tiny", "save_tokenizer"]
 
 CHAT = """\
 {% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -41,7 +41,7 @@ def save_checkpoint(
     folder: Path, text: Iterable[str], template: str | None, *, pieces: int, hidden: int, seed: int = 0
 ) -> str:
     """Saves model and tokenizer; returns the folder as ``--model`` takes it."""
-    tokenizer = _save_tokenizer(folder, text, template, pieces)
+    tokenizer = save_tokenizer(folder, text, template, pieces)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
@@ -76,7 +76,7 @@ def _everything() -> Iterator[str]:
         yield from (fact.question, fact.answer, *fact.paraphrases)
 
 
-def _save_tokenizer(folder: Path, text: Iterable[str], template: str | None, pieces: int) -> Any:
+def save_tokenizer(folder: Path, text: Iterable[str], template: str | None, pieces: int) -> Any:
     """Without a template it is a base model's: the text begins with a special token of its own."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
