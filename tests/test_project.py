@@ -96,6 +96,7 @@ def test_a_killed_process_leaves_the_old_state_and_the_next_commit_clears_up(tmp
     with other_process(tmp_path, KILLED) as process:
         assert process.wait(30) == -signal.SIGKILL
     assert list(tmp_path.glob(".*.tmp"))
+    (tmp_path / ".tmpAbC123").write_text("what safetensors leaves if it is killed")
     assert Project(tmp_path).path("bank").read_bytes() == b"old"
     finished(tmp_path, b"newer")
     assert files(tmp_path) <= {"bank", "project.json", "lock"}

@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tiny import FACTS
 
+from memtune import store
 from memtune.errors import ProjectError
 from memtune.memory.module import Memory
 from memtune.project import Project
@@ -61,6 +62,29 @@ def test_keys_values_and_ids_are_stacked(project, memory):
 
 def test_a_memory_is_ready_to_be_used_not_trained(project):
     assert not any(parameter.requires_grad for parameter in load_memory(project).parameters())
+
+
+def test_every_file_may_be_read_by_whom_the_users_files_may(project):
+    modes = {path.stat().st_mode for path in project.root.iterdir() if path.name != "lock"}
+    assert modes == {(project.root / "project.json").stat().st_mode}
+
+
+def test_a_loaded_memory_that_is_written_to_leaves_the_files_as_they_were(project):
+    load_memory(project).bank.values.add_(1)
+    again = load_memory(project)  # checks the checksums
+    again.router.get_buffer("threshold").add_(1)
+    load_memory(project)
+
+
+def test_a_full_disk_is_said_with_the_file(project, memory, monkeypatch):
+    def full(*_arguments, **_options):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    before = sorted(path.name for path in project.root.iterdir())
+    with pytest.raises(ProjectError, match=r"bank.safetensors cannot be written: .*No space left"):
+        save_bank(project, memory.bank)
+    assert sorted(path.name for path in project.root.iterdir()) == before
 
 
 @pytest.mark.parametrize("kind", ["bank", "router", "facts"])

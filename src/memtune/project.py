@@ -24,7 +24,8 @@ __all__ = ["Project", "finite", "write_beside"]
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
-_OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp")  # what keep and write_beside make; the rest is the user's
+# What keep, write_beside and safetensors make; the rest is the user's.
+_OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp|\.tmp\w{6}")
 
 
 def write_beside(path: Path, data: bytes) -> None:

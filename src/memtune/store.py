@@ -21,7 +21,7 @@ from memtune.project import Project
 __all__ = ["check_backbone", "load_facts", "load_memory", "save_bank", "save_memory"]
 
 
-BANK = "bank."
+BANK = "bank."  # what the names of its tensors begin with
 
 
 def save_memory(project: Project, memory: Memory) -> dict[str, dict[str, Any]]:
@@ -40,8 +40,11 @@ def _keep(project: Project, kind: str, tensors: dict[str, Tensor]) -> dict[str, 
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(mode)  # safetensors writes for the owner alone
     except SafetensorError as error:  # the disk, whatever it says: the tensors are sound
         raise OSError(0, str(error)) from error
 
