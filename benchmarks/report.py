@@ -100,30 +100,23 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
 
 def growth(result: Result) -> str:
     """One row for each number of facts, and the exponents."""
-    titles = (
-        "facts",
-        "ingest",
-        "tune",
-        "read a question",
-        "look it up",
-        "paraphrases exact",
-        "on disk, a fact",
-        "peak memory",
-    )
+    titles = ("facts", "ingest", "tune", "export", "read a question", "look it up", "paraphrases exact")
+    titles += ("expected", "on disk, a fact", "bank, an answer token", "peak memory of ingest", "of tune")
     rows = [
         (
             f"{row['facts']:,}",
-            *(f"{row[f'{verb}_seconds']:.1f} s" for verb in ("ingest", "tune")),
+            *(f"{row[f'{verb}_seconds']:,.1f} s" for verb in ("ingest", "tune", "export")),
             *(f"{row[f'{step}_seconds_per_question'] * 1000:.1f} ms" for step in ("read", "lookup")),
-            f"{row['paraphrase_recall']:.0%}",
+            *(f"{row[figure]:.0%}" for figure in ("paraphrase_recall", "expected_recall")),
             size(row["bytes_per_fact"]),
-            f"{row['peak_bytes'] / GIB:.2f} GiB",
+            f"{row['bank_bytes_per_answer_token']:.0f} B",
+            *(f"{row[f'{verb}_peak_bytes'] / GIB:.2f} GiB" for verb in ("ingest", "tune")),
         )
         for row in result["sizes"]
     ]
     slopes = ", ".join(f"{figure.replace('_', ' ')} {slope:.2f}" for figure, slope in result["exponents"].items())
     on = result["on"]
-    note = f"Exponents: {slopes}. {result['command']['model']}, {on['threads']} threads, measured at {on['commit']}."
+    note = f"Exponents: {slopes}. {result['command']['model']}, {threads(on)}, measured at {on['commit']}."
     return "\n".join([*table(titles, rows), "", note])
 
 
@@ -136,8 +129,11 @@ def conditions(result: dict[str, Any], counted: str) -> str:
     """What was measured on what, for the line below a table."""
     on = result["on"]
     what = f"{result[counted]:,} {counted.replace('_', ' ')}"
-    threads = "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
-    return f"{result['command']['model']}, {what}, {threads}, torch {on['torch']}"
+    return f"{result['command']['model']}, {what}, {threads(on)}, torch {on['torch']}"
+
+
+def threads(on: dict[str, Any]) -> str:
+    return "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
 
 
 def share(figures: dict[str, Any], name: str) -> str:
@@ -155,6 +151,7 @@ def size(count: float) -> str:
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "growth": ("growth.json", growth),
+    "growth, tiny": ("growth_tiny.json", growth),
     "main job": ("main_job.json", main_job),
     "recall": ("recall_*.json", recall),
     "side by side": ("side_by_side.json", side_by_side),
