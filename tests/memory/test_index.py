@@ -126,11 +126,20 @@ def test_with_all_lists_probed_the_search_is_exact(crowd, built):
         assert mine.allclose(exact, atol=1e-6)
 
 
-def test_where_the_lists_hold_too_few_every_vector_is_compared(crowd, built):
+def test_many_find_in_company_what_each_finds_alone(crowd, built):
+    asked, stored = crowd
+    together = built[0].search(asked, stored, 32)
+    alone = [built[0].search(row, stored, 32) for row in asked.split(1)]
+    assert torch.cat([cosines for cosines, _ in alone]).allclose(together[0], atol=1e-6)
+    assert torch.cat([numbers for _, numbers in alone])[:, 0].equal(together[1][:, 0])
+
+
+@pytest.mark.parametrize("many", [1, 9])
+def test_where_the_lists_hold_too_few_every_vector_is_compared(many, crowd, built):
     asked, stored = crowd
     one = replace(built[0], probes=torch.tensor([1]))
-    cosines, numbers = one.search(asked[:9], stored, 2500)
-    assert cosines.allclose(search(asked[:9], stored, 2500)[0], atol=1e-6)
+    cosines, numbers = one.search(asked[:many], stored, 2500)
+    assert cosines.allclose(search(asked[:many], stored, 2500)[0], atol=1e-6)
     assert all(len(set(row)) == 2500 for row in numbers.tolist())
 
 

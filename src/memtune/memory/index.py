@@ -22,6 +22,8 @@ TOGETHER = 256  # asked vectors whose scores are held at once, each with
 SPAN = 1 << 16  # so many stored ones
 BLOCK = 4096  # stored rows that are made float at once: 6 MB, which stay in the cache
 RUN = 64  # neighbouring scores that are looked through by their largest
+FEW = 16  # more asked vectors than one for so many lists go through the lists together, in parts of
+VISITS = 1 << 18  # so many visits to a list
 SAMPLE = 32  # vectors for each list that the centroids are fitted to
 ROUNDS = 6
 AGREEMENT = 0.999
@@ -54,17 +56,36 @@ class Lists:
         """As ``search``; a few of the furthest candidates may be others, and the nearest in one of a thousand."""
         if not len(self.centroids) or not len(asked):
             return search(asked, stored, count, lengths)
+        many = len(asked) * FEW > len(self.centroids)
+        at_once, way = (-(-VISITS // int(self.probes)), self._by_list) if many else (1, self._inside)
         nearest = search(asked, self.centroids, int(self.probes))[1]
-        found = [self._inside(row, which, stored, count) for row, which in zip(asked.split(1), nearest, strict=True)]
-        return _joined(found)
+        parts = zip(asked.split(at_once), nearest.split(at_once), strict=True)
+        return _joined([way(rows, which, stored, min(count, len(stored))) for rows, which in parts])
 
     def _inside(self, asked: Tensor, which: Tensor, stored: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The nearest of one asked vector (1, d_index) in the lists ``which``."""
-        numbers = self.order.index_select(0, ragged_rows(self.offsets, which)[0])
-        if len(numbers) < min(count, len(stored)):
+        """The nearest of one asked vector (1, d_index) in the lists ``which`` (1, probes)."""
+        numbers = self.order.index_select(0, ragged_rows(self.offsets, which[0])[0])
+        if len(numbers) < count:
             return search(asked, stored, count)
         cosines, places = search(asked, stored.index_select(0, numbers), count)
         return cosines, numbers[places].long()
+
+    def _by_list(self, asked: Tensor, which: Tensor, stored: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The same for many: each list is fetched once, for all who probe it."""
+        cosines = torch.full((which.numel(), count), float("-inf"))
+        numbers = torch.zeros(which.numel(), count, dtype=torch.int32)
+        visits = (
+            which.flatten().argsort(stable=True).split(which.flatten().bincount(minlength=len(self.centroids)).tolist())
+        )
+        lists = self.order.split(self.offsets.diff().tolist())
+        for visit, members in zip(visits, lists, strict=True):
+            if len(visit) and len(members):
+                near, places = search(asked[visit // which.shape[1]], stored.index_select(0, members), count)
+                cosines[visit, : near.shape[1]], numbers[visit, : near.shape[1]] = near, members[places]
+        cosines, places = cosines.view(len(asked), -1).topk(count)
+        found, few = numbers.view(len(asked), -1).gather(1, places).long(), cosines[:, -1] == float("-inf")
+        cosines[few], found[few] = search(asked[few], stored, count)
+        return cosines, found
 
 
 def search(asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
