@@ -75,7 +75,7 @@ def ingest(
     project = Project(project_dir)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     experts = _experts(facts, backbone)
-    wordings = _wordings(facts, backbone)
+    wordings = _wordings(facts)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
     bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden)
@@ -110,13 +110,8 @@ def _experts(facts: Sequence[Fact], backbone: Backbone) -> list[int]:
     return experts
 
 
-def _wordings(facts: Sequence[Fact], backbone: Backbone) -> list[Wording]:
-    question = backbone.prompts.question
-    return [
-        Wording(number, text, question(text))
-        for number, fact in enumerate(facts)
-        for text in (fact.question, *fact.paraphrases)
-    ]
+def _wordings(facts: Sequence[Fact]) -> list[Wording]:
+    return [Wording(number, text) for number, fact in enumerate(facts) for text in (fact.question, *fact.paraphrases)]
 
 
 def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
