@@ -160,7 +160,7 @@ def main() -> None:
         model = save_tiny(Path(folder)) if args.model == "tiny" else args.model
         for size in args.sizes:
             rows.append(measure(size, model, args.sample, in_a_process, print))
-            figures = write_results(args, {"sizes": rows} | ({"exponents": exponents(rows)} if len(rows) > 1 else {}))
+            figures = write_results(args, {"sizes": rows, "exponents": exponents(rows) if len(rows) > 1 else {}})
             if args.out:
                 args.out.with_suffix(".svg").write_text(growth_plot(figures), encoding="utf-8")
 

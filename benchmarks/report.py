@@ -91,7 +91,7 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
         method["says"],
         *(percent(method[kind], figure) for kind, figure in kinds),
         f"{method['seconds_per_fact']:.2g}",
-        f"{method['peak_bytes']['asked'] / GIB:.2f} GiB",
+        gibibytes(method["peak_bytes"]["asked"]),
         size(method["bytes_per_fact"]),
         f"{method['extra_tokens_per_question']:.0f}",
         f"{method['exact']['seconds_per_question']:.2f}",
@@ -99,25 +99,21 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
 
 
 def growth(result: Result) -> str:
-    """One row for each number of facts, and the exponents."""
-    titles = ("facts", "ingest", "tune", "export", "read a question", "look it up", "paraphrases exact")
-    titles += ("expected", "on disk, a fact", "bank, an answer token", "peak memory of ingest", "of tune")
-    rows = [
-        (
-            f"{row['facts']:,}",
-            *(f"{row[f'{verb}_seconds']:,.1f} s" for verb in ("ingest", "tune", "export")),
-            *(f"{row[f'{step}_seconds_per_question'] * 1000:.1f} ms" for step in ("read", "lookup")),
-            *(f"{row[figure]:.0%}" for figure in ("paraphrase_recall", "expected_recall")),
-            size(row["bytes_per_fact"]),
-            f"{row['bank_bytes_per_answer_token']:.0f} B",
-            *(f"{row[f'{verb}_peak_bytes'] / GIB:.2f} GiB" for verb in ("ingest", "tune")),
-        )
-        for row in result["sizes"]
-    ]
+    """One row for each number of facts, and the exponents; a figure that was not measured then has no column."""
+    rows = result["sizes"]
+    columns = [column for column in GROWTH if all(column[1] in row for row in rows)]
+    cells = [tuple(write(row[figure]) for _, figure, write in columns) for row in rows]
     slopes = ", ".join(f"{figure.replace('_', ' ')} {slope:.2f}" for figure, slope in result["exponents"].items())
     on = result["on"]
     note = f"Exponents: {slopes}. {result['command']['model']}, {threads(on)}, measured at {on['commit']}."
-    return "\n".join([*table(titles, rows), "", note])
+    return "\n".join([*table(tuple(title for title, _, _ in columns), cells), "", note])
+
+
+def growth_tiny(result: Result) -> str:
+    """With its plot, which the benchmark writes beside the figures."""
+    return (
+        f"{growth(result)}\n\n![Seconds and bytes over facts, both logarithmic](../benchmarks/results/growth_tiny.svg)"
+    )
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -145,13 +141,37 @@ def percent(figures: dict[str, Any], name: str) -> str:
     return f"{figures[name] / figures['asked']:.0%}" if figures["asked"] else "-"
 
 
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def gibibytes(count: float) -> str:
+    return f"{count / GIB:.2f} GiB"
+
+
 def size(count: float) -> str:
     return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
 
 
+GROWTH: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # title, figure, how it is written
+    ("facts", "facts", "{:,}".format),
+    ("ingest", "ingest_seconds", "{:,.1f} s".format),
+    ("tune", "tune_seconds", "{:,.1f} s".format),
+    ("export", "export_seconds", "{:,.1f} s".format),
+    ("read a question", "read_seconds_per_question", milliseconds),
+    ("look it up", "lookup_seconds_per_question", milliseconds),
+    ("paraphrases exact", "paraphrase_recall", "{:.0%}".format),
+    ("expected", "expected_recall", "{:.0%}".format),
+    ("on disk, a fact", "bytes_per_fact", size),
+    ("bank, an answer token", "bank_bytes_per_answer_token", "{:.0f} B".format),
+    ("peak memory", "peak_bytes", gibibytes),
+    ("peak memory of ingest", "ingest_peak_bytes", gibibytes),
+    ("of tune", "tune_peak_bytes", gibibytes),
+)
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "growth": ("growth.json", growth),
-    "growth, tiny": ("growth_tiny.json", growth),
+    "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
     "recall": ("recall_*.json", recall),
     "side by side": ("side_by_side.json", side_by_side),
