@@ -77,7 +77,8 @@ def ingest(
     wordings = _wordings(facts, backbone)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
-    bank = Bank.assigned([fact.id for fact in facts], [fact.experts for fact in encoded], backbone.hidden)
+    experts = [fact.experts for fact in encoded]
+    bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
     turns = backbone.prompts.format
     memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
     memory.router, memory.bank = router, bank
@@ -137,7 +138,7 @@ def _carry_over(project: Project, facts: Sequence[Fact], memory: Memory, backbon
     if not old or old["model"]["fingerprint"] != backbone.fingerprint:
         return 0
     before = load_memory(project)
-    if not before.projections.same_as(memory.projections):
+    if not before.projections.same_as(memory.projections) or before.bank.rows != memory.bank.rows:
         return 0
     bank = before.bank
     places = {digest: number for number, digest in enumerate(old["digests"])}
