@@ -31,8 +31,9 @@ from torch import Tensor
 from memtune.backbone import Backbone, load_backbone
 from memtune.events import ignore
 from memtune.facts import Fact
-from memtune.memory.index import Lists, build_lists, lengths_of, rounded, search
+from memtune.memory.index import Lists, build_lists, lengths_of, search
 from memtune.memory.questions import PUNCTUATION_WEIGHT, Reader, count_words
+from memtune.memory.rounding import rounded
 from memtune.memory.words import word_bucket, words_of
 from memtune.prior import prior_for
 

@@ -461,8 +461,9 @@ def test_eval_shows_every_measure_with_its_interval_and_whether_promises_held() 
 
 def test_flags_reach_the_library(calls: Verbs) -> None:
     flags = "--model m --false-fire 0.02 --question-key Q --answer-key A --seed 3 --device cpu --dtype float32"
+    flags += " --rows float32"
     assert run("ingest", "f.csv", *flags.split(), "--project", "p").exit_code == 0
-    settings = Config(model="m", false_fire=0.02, seed=3, device="cpu", dtype="float32")
+    settings = Config(model="m", false_fire=0.02, seed=3, device="cpu", dtype="float32", rows="float32")
     assert calls["ingest"] == (("f.csv", Path("p"), settings), {"question_key": "Q", "answer_key": "A"})
 
 

@@ -76,6 +76,7 @@ def test_what_is_no_mapping_of_settings_is_refused_by_name(tmp_path: Path, data:
         ("verify", "some"),
         ("seed", -1),
         ("dtype", "int4"),
+        ("rows", "int4"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_is_possible(name: str, value: object) -> None:

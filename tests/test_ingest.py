@@ -11,6 +11,7 @@ from memtune.ingest import ingest
 from memtune.probe import probe
 from memtune.project import Project
 from memtune.store import load_facts, load_memory
+from memtune.tune import tune
 
 
 @pytest.fixture
@@ -89,7 +90,16 @@ def test_ingesting_the_same_file_again_keeps_every_fitted_row(done, facts_file, 
     bank = load_memory(Project(done)).bank
     assert ingest(facts_file, done, config).kept == len(FACTS)
     again = load_memory(Project(done)).bank
-    assert again.keys.equal(bank.keys) and again.values.equal(bank.values) and again.accepted.all()
+    assert all(again.get_buffer(name).equal(bank.get_buffer(name)) for name in ("keys", "values", "scales"))
+    assert again.accepted.all()
+
+
+def test_rows_of_another_kind_are_dropped_and_fitted_anew(done, facts_file, config, backbone):
+    exact = config.with_flags(rows="float32")
+    assert ingest(facts_file, done, exact).kept == 0
+    assert tune(done, exact, backbone=backbone).met
+    assert load_memory(Project(done)).bank.values.dtype == torch.float32
+    assert ingest(facts_file, done, exact).kept == len(FACTS)
 
 
 def test_what_was_never_fitted_is_not_kept(fresh, facts_file, config):

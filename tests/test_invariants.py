@@ -64,7 +64,7 @@ def rows_of(project):
     """The bytes of every fact's keys and values, by its id."""
     bank = load_memory(Project(project)).bank
     return {
-        bank.id_of(i): (bank.keys[bank.run(i)].numpy().tobytes(), bank.values[bank.run(i)].numpy().tobytes())
+        bank.id_of(i): [rows[bank.run(i)].numpy().tobytes() for rows in (bank.keys, bank.values, bank.scales)]
         for i in range(bank.sizes.facts)
     }
 

@@ -29,7 +29,7 @@ class Trained:
         return [Reply(answer) for answer in greedy(self.backbone, plain_prompts(self.backbone, questions), longest)]
 
 
-def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Trained:
+def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal, rate: float = RATE) -> Trained:
     """Puts adapters into the backbone's model, trains them and folds them into its weights, as one does to serve."""
     from peft import LoraConfig, get_peft_model
 
@@ -41,8 +41,8 @@ def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Trained:
     def losses_of(batch: Batch) -> Tensor:
         return fact_losses(decoder(input_ids=batch.ids, use_cache=False).last_hidden_state, head, batch)
 
-    reached = fit("lora", parameters, batches_of(backbone, facts), losses_of, goal, RATE)
+    reached = fit("lora", parameters, batches_of(backbone, facts), losses_of, goal, rate)
     adapted.merge_adapter()
     size = sum(p.numel() * p.element_size() for p in parameters)
-    settings = {"rank": RANK, "alpha": ALPHA, "rate": RATE}
+    settings = {"rank": RANK, "alpha": ALPHA, "rate": rate}
     return Trained(backbone, size, settings | reached.details())

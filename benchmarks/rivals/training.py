@@ -76,9 +76,14 @@ def _batch(numbers: Sequence[int], lessons: Sequence[tuple[tuple[int, ...], tupl
     return Batch(tuple(numbers), ids, rows, places, targets)
 
 
+def token_losses(final: Tensor, head: nn.Module, batch: Batch) -> Tensor:
+    """Of each answer token, nats. ``final``: ``(facts, longest, hidden)``, the LM head's input."""
+    return F.cross_entropy(head(final[batch.rows, batch.places]).float(), batch.targets, reduction="none")
+
+
 def fact_losses(final: Tensor, head: nn.Module, batch: Batch) -> Tensor:
-    """Mean answer-token loss of each row, nats. ``final``: ``(facts, longest, hidden)``, the LM head's input."""
-    tokens = F.cross_entropy(head(final[batch.rows, batch.places]).float(), batch.targets, reduction="none")
+    """The mean of each row's answer tokens, nats."""
+    tokens = token_losses(final, head, batch)
     counts = torch.bincount(batch.rows, minlength=len(batch.facts))
     return torch.zeros(len(batch.facts)).index_add(0, batch.rows, tokens) / counts
 

@@ -103,6 +103,9 @@ def ingest(
         float | None,
         typer.Option(metavar="SHARE", help=f"Near-miss questions that may fire. [default: {Config.false_fire}]"),
     ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="int8|float32", help=f"How fitted rows are kept. [default: {Config.rows}]")
+    ] = None,
     question_key: Annotated[str | None, typer.Option(metavar="KEY", help="Name of the question's column.")] = None,
     answer_key: Annotated[str | None, typer.Option(metavar="KEY", help="Name of the answer's column.")] = None,
     seed: SeedOption = None,
@@ -122,8 +125,8 @@ def ingest(
     Facts that were tuned before and did not change stay tuned.
     """
     with _conversation(as_json, quiet) as shown:
-        flags = {"model": model, "false_fire": false_fire, "seed": seed, "device": device, "dtype": dtype}
-        settings = _settings(shown, config, **flags)
+        machine = {"device": device, "dtype": dtype}
+        settings = _settings(shown, config, model=model, false_fire=false_fire, seed=seed, rows=rows, **machine)
         _check_stdin(facts)
         from memtune.ingest import ingest as run
 

@@ -17,6 +17,7 @@ __all__ = ["CONFIG_FILE", "Config"]
 
 CONFIG_FILE = "memtune.yaml"
 VERIFY = ("sample", "all", "none")
+ROWS = ("int8", "float32")
 DEVICES_DTYPES = {"dtype": ("auto", "float32", "bfloat16", "float16")}
 
 
@@ -31,6 +32,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    rows: str = "int8"  # how fitted rows are kept: int8 or float32
 
     def __post_init__(self) -> None:
         _check(
@@ -38,6 +40,7 @@ class Config:
         )
         _check(0 < self.false_fire < 1, "false_fire", self.false_fire, "a share between 0 and 1")
         _check(self.verify in VERIFY, "verify", self.verify, f"one of: {', '.join(VERIFY)}")
+        _check(self.rows in ROWS, "rows", self.rows, f"one of: {', '.join(ROWS)}")
         _check(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
         _check(
             self.dtype in DEVICES_DTYPES["dtype"], "dtype", self.dtype, f"one of: {', '.join(DEVICES_DTYPES['dtype'])}"

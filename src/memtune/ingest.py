@@ -78,7 +78,7 @@ def ingest(
     wordings = _wordings(facts)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
-    bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden)
+    bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
     turns = backbone.prompts.format
     with torch.device("meta"):  # all of it is replaced
         memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
@@ -134,7 +134,7 @@ def _carry_over(project: Project, facts: Sequence[Fact], memory: Memory, backbon
     if not old or old["model"]["fingerprint"] != backbone.fingerprint:
         return 0
     before = load_memory(project)
-    if not before.projections.same_as(memory.projections):
+    if not before.projections.same_as(memory.projections) or before.bank.rows != memory.bank.rows:
         return 0
     kept = 0
     for number, place in _unchanged(facts, load_facts(project)):

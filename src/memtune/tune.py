@@ -152,9 +152,8 @@ class _Run:
         hidden = torch.cat([state.final for state in states])
         projections = self.memory.projections
         values = fit_values(hidden, self._targets(numbers), self.backbone.head, projections.up, goal)
-        keys = projections.query(hidden)
-        rows = torch.cat([torch.arange(run.start, run.stop) for run in map(self.bank.run, numbers)])
-        self.bank.keys[rows], self.bank.values[rows] = keys.cpu(), values.cpu()
+        experts = torch.cat([torch.arange(run.start, run.stop) for run in map(self.bank.run, numbers)])
+        self.bank.put(experts, projections.query(hidden), values)
 
     def _certify(self, numbers: Sequence[int], states: Sequence[AnswerStates]) -> list[bool]:
         """The loss of every answer token with the memory on, attention included, over the real LM head.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memtune.memory.bank import Bank, Projections
+from memtune.memory.bank import ROWS, Bank, Projections
 
 NAMES = ["a", "등대-1", "", "x" * 300, "🗼"]
 EXPERTS = [3, 1, 4, 2, 5]
 
 
-@pytest.fixture
-def bank():
-    return Bank.assigned(NAMES, EXPERTS, hidden=192)
+@pytest.fixture(params=ROWS)
+def bank(request):
+    return Bank.assigned(NAMES, EXPERTS, hidden=192, rows=request.param)
 
 
 @pytest.fixture
@@ -28,7 +28,9 @@ def projections(head, seed=0, mean=None):
 
 def fill(bank, seed):
     draw = torch.Generator().manual_seed(seed)
-    for name in ("keys", "values", "loss", "worst"):
+    experts = torch.arange(len(bank.keys))
+    bank.put(experts, *(torch.rand(rows.shape, generator=draw) for rows in (bank.keys, bank.values)))
+    for name in ("loss", "worst"):
         getattr(bank, name).copy_(torch.rand(getattr(bank, name).shape, generator=draw))
     bank.accepted.fill_(True)
 
@@ -57,15 +59,30 @@ def test_the_sizes_build_a_bank_that_takes_the_tensors(bank):
 
 
 def test_a_fact_is_copied_byte_for_byte_and_nothing_else_is_touched(bank):
-    source = Bank.assigned(["other", "🗼"], [2, 5], hidden=192)
+    source = Bank.assigned(["other", "🗼"], [2, 5], hidden=192, rows=bank.rows)
     fill(source, 0)
     fill(bank, 1)
     before = {name: tensor.clone() for name, tensor in bank.state_dict().items()}
     bank.copy_fact(4, source, 1)
-    assert torch.equal(bank.keys[10:], source.keys[2:]) and torch.equal(bank.values[10:], source.values[2:])
+    for name in ("keys", "values", "scales"):
+        assert torch.equal(bank.get_buffer(name)[10:], source.get_buffer(name)[2:])
     assert (bank.loss[4], bank.worst[4]) == (source.loss[1], source.worst[1])
-    for name, kept in {"keys": 10, "values": 10, "loss": 4, "worst": 4, "offsets": 6, "ids": 400}.items():
+    for name, kept in {"keys": 10, "values": 10, "scales": 10, "loss": 4, "worst": 4, "offsets": 6, "ids": 400}.items():
         assert torch.equal(bank.get_buffer(name)[:kept], before[name][:kept])
+
+
+def test_an_answer_token_takes_at_most_200_bytes():
+    bank = Bank.assigned(NAMES, EXPERTS, hidden=576)
+    rows = [bank.keys, bank.values, bank.scales]
+    assert sum(tensor.nbytes for tensor in rows) <= 200 * sum(EXPERTS)
+
+
+def test_rows_of_float32_are_kept_as_they_are():
+    bank = Bank.assigned(NAMES, EXPERTS, hidden=192, rows="float32")
+    keys, values = torch.randn(2, 32), torch.randn(2, 128)
+    bank.put(torch.tensor([4, 7]), keys, values)
+    assert torch.equal(bank.keys[[4, 7]], keys)
+    assert torch.equal(bank.values[[4, 7]] * bank.scales[[4, 7], None], values)
 
 
 def test_the_projections_depend_on_the_head_the_mean_and_the_seed_alone(head):

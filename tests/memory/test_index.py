@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from memtune.memory import index
-from memtune.memory.index import Lists, all_pairs, build_lists, lengths_of, list_count, rounded, search
+from memtune.memory.index import Lists, all_pairs, build_lists, lengths_of, list_count, search
+from memtune.memory.rounding import rounded
 
 LISTS = 24
 
@@ -77,14 +78,6 @@ def test_the_scores_of_one_span_are_all_that_is_held(monkeypatch):
     monkeypatch.setattr(index, "SPAN", 64)
     held = [scores.shape for scores in index._scores(unit(4), rounded(unit(1000)), torch.ones(1000))]
     assert max(held) == (4, 64) and sum(width for _, width in held) == 1000
-
-
-def test_rounding_keeps_the_direction_and_uses_all_of_eight_bits():
-    rows = unit(50, 384)
-    kept = rounded(rows)
-    assert (kept.dtype, kept.abs().amax(1).tolist()) == (torch.int8, [127] * 50)
-    assert (F.normalize(kept.float(), dim=1) * rows).sum(1).min() > 0.9998
-    assert rounded(torch.zeros(1, 4)).tolist() == [[0] * 4]
 
 
 def test_pairs_are_asked_with_candidate_row_by_row():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from memtune.memory import module
-from memtune.memory.bank import Bank
+from memtune.memory.bank import ROWS, Bank
 from memtune.memory.kernels import kernels_for
 from memtune.memory.module import Memory
 
@@ -33,10 +33,11 @@ def test_a_gpu_does_without_them_where_the_package_is_missing(monkeypatch):
     assert kernels_for(ON_GPU) is None
 
 
-def test_the_kernels_write_what_the_memory_writes(monkeypatch):
+@pytest.mark.parametrize("rows", ROWS)
+def test_the_kernels_write_what_the_memory_writes(monkeypatch, rows):
     memtune_kernels = pytest.importorskip("memtune_kernels")
     torch.manual_seed(0)
-    memory = _memory(facts=[3, 1, 7], hidden=40)
+    memory = _memory(facts=[3, 1, 7], hidden=40, rows=rows)
     hidden, facts, steps = torch.randn(5, 40), torch.tensor([0, 2, 2, 1, 0]), torch.tensor([0, 4, 5, 0, 2])
     expected = memory.write(hidden, facts, steps)
     monkeypatch.setattr(module, "kernels_for", lambda _tensor: memtune_kernels)
@@ -44,11 +45,14 @@ def test_the_kernels_write_what_the_memory_writes(monkeypatch):
     torch.testing.assert_close(memory.write(hidden, facts, steps), expected, rtol=1e-5, atol=1e-5)
 
 
-def _memory(facts, hidden):
+def _memory(facts, hidden, rows):
     memory = Memory.__new__(Memory)
     torch.nn.Module.__init__(memory)
-    memory.bank = Bank.assigned([str(i) for i in range(len(facts))], facts, hidden)
-    memory.projections = module.Projections(hidden, *(rows.shape[1] for rows in (memory.bank.keys, memory.bank.values)))
-    for tensor in (memory.bank.keys, memory.bank.values, memory.projections.down, memory.projections.up):
+    memory.bank = Bank.assigned([str(i) for i in range(len(facts))], facts, hidden, rows)
+    d_key, d_value = memory.bank.sizes.d_key, memory.bank.sizes.d_value
+    memory.projections = module.Projections(hidden, d_key, d_value)
+    for tensor in (memory.projections.down, memory.projections.up):
         tensor.normal_()
+    experts = torch.arange(sum(facts))
+    memory.bank.put(experts, *(torch.randn(len(experts), width) for width in (d_key, d_value)))
     return memory

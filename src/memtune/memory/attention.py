@@ -17,11 +17,14 @@ BETA = 40.0
 SLOPE = 0.3
 
 
-def expert_attention(queries: Tensor, steps: Tensor, runs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def expert_attention(
+    queries: Tensor, steps: Tensor, runs: Tensor, keys: Tensor, values: Tensor, scales: Tensor
+) -> Tensor:
     """Mixed value rows float32 ``(positions, d_value)``.
 
     ``queries`` (positions, d_key) unit rows; ``steps`` (positions,) answer tokens already given; ``runs``
-    (positions, 2) first expert and number of experts of the fact that fired; ``keys`` and ``values`` are the bank's.
+    (positions, 2) first expert and number of experts of the fact that fired; ``keys``, ``values`` and
+    ``scales`` are the bank's, of which only the rows in ``runs`` are read.
     """
     first, count = runs.unbind(1)
     place = torch.arange(int(count.max()), device=queries.device)
@@ -29,5 +32,5 @@ def expert_attention(queries: Tensor, steps: Tensor, runs: Tensor, keys: Tensor,
     rows = torch.where(inside, first[:, None] + place, first[:, None])
     cosine = torch.einsum("pk,ptk->pt", queries, F.normalize(keys[rows].float(), dim=-1))
     score = BETA * (cosine - SLOPE * (place - steps[:, None]).abs())
-    weight = torch.softmax(score.masked_fill(~inside, float("-inf")), dim=-1)
+    weight = torch.softmax(score.masked_fill(~inside, float("-inf")), dim=-1) * scales[rows]
     return torch.einsum("pt,ptv->pv", weight, values[rows].float())

@@ -3,7 +3,8 @@
 Nothing stands behind the memory but one matrix, so each answer token is a small problem of its own: find z with
 cross-entropy(W (h + U z), y) <= goal. The direction is that of the negative gradient, W_y less the expected head row of
 the other tokens, seen through U; the step is the log-odds still needed over its squared length, a Newton step along
-the log-odds. Only tokens that have not reached the goal go on. No gradient runs through the backbone.
+the log-odds, and somewhat more. Only tokens that have not reached the goal go on. No gradient runs through the
+backbone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = ["fit_values", "token_losses"]
 # Rows of the logits at a time: (ROWS, vocabulary) float32 is what the fit holds, whatever the number of facts.
 ROWS = 256
 MAX_STEPS = 60
+# Log-odds are concave along a step: a Newton step always falls short. Measured on SmolLM2-135M: 1.9 steps, not 2.5.
+STRETCH = 1.3
 
 
 @torch.inference_mode()
@@ -36,28 +39,32 @@ def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, up: Tensor, goa
     if "bias" not in dict(head.named_parameters()) and (kernels := kernels_for(hidden)):
         return _fit_streamed(kernels.fit_step, hidden, targets, head.weight, low, goal)
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
-    fitted = [_fit_rows(head(h.to(head.weight.dtype)).float(), y, low, goal) for h, y in rows]
+    room = low.new_empty(2, min(ROWS, len(hidden)), len(low))
+    fitted = [_fit_rows(head(h.to(head.weight.dtype)).float(), y, low, goal, room) for h, y in rows]
     return torch.cat(fitted) if fitted else hidden.new_zeros(0, up.shape[1])
 
 
-def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float) -> Tensor:
-    """``base`` (rows, vocabulary) are the backbone's logits; rows drop out as they reach the goal."""
+def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float, room: Tensor) -> Tensor:
+    """``base`` (rows, vocabulary) are the backbone's logits; rows drop out as they reach the goal.
+
+    ``room`` (2, rows or more, vocabulary) is written over: fresh memory of that size costs as much as what is computed.
+    """
     z = base.new_zeros(len(base), low.shape[1])
     active = torch.arange(len(base), device=base.device)
+    own = base.gather(1, targets[:, None]).squeeze(1)
+    others = base.scatter_(1, targets[:, None], float("-inf"))  # and so it stays, whatever is added
     for _ in range(MAX_STEPS):
-        logits = torch.addmm(base, z[active], low.T)
-        y = targets[active, None]
-        own = logits.gather(1, y)
-        others = torch.logsumexp(logits.scatter_(1, y, float("-inf")), 1, keepdim=True)
-        odds = (own - others).squeeze(1)
+        wanted = low[targets[active]]
+        share = torch.softmax(others, 1, out=room[1, : len(active)])
+        rivals = others.amax(1) - share.amax(1).log()  # logsumexp, for a tenth of its time
+        odds = own[active] + (z[active] * wanted).sum(1) - rivals
         going = F.softplus(-odds) > goal
         if not going.any():
             break
+        z[active[going]] += _newton_step((wanted - share @ low)[going], odds[going], goal)
         if not going.all():
-            active, base, logits, others, odds = (t[going] for t in (active, base, logits, others, odds))
-        share = logits.sub_(others).exp_()  # probabilities among the other tokens
-        direction = low[targets[active]] - share @ low
-        z[active] += _newton_step(direction, odds, goal)
+            active, base = active[going], base[going]
+        others = torch.addmm(base, z[active], low.T, out=room[0, : len(active)])
     return z
 
 
@@ -79,10 +86,10 @@ def _fit_streamed(
 
 
 def _newton_step(direction: Tensor, odds: Tensor, goal: float) -> Tensor:
-    """Along ``direction`` (rows, d_value), to the log-odds of half the goal: the last step must not fall short."""
+    """Along ``direction`` (rows, d_value), beyond the log-odds of half the goal: the last step must not fall short."""
     aim = -math.log(math.expm1(goal / 2))
     length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
-    return (aim - odds).clamp_min(0.0)[:, None] * direction / length
+    return STRETCH * (aim - odds).clamp_min(0.0)[:, None] * direction / length
 
 
 @torch.inference_mode()

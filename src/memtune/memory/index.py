@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .questions import ragged_rows
+from .rounding import rounded
 
-__all__ = ["MANY", "Agreement", "Lists", "all_pairs", "build_lists", "lengths_of", "list_count", "rounded", "search"]
+__all__ = ["MANY", "Agreement", "Lists", "all_pairs", "build_lists", "lengths_of", "list_count", "search"]
 
 MANY = 200_000  # from here on comparing with all of them takes longer than the gate
 TOGETHER = 256  # asked vectors whose scores are held at once, each with
@@ -152,12 +153,6 @@ def all_pairs(candidates: Tensor) -> Tensor:
     """
     asked = torch.arange(len(candidates)).repeat_interleave(candidates.shape[1])
     return torch.stack([asked, candidates.flatten()], 1)
-
-
-def rounded(rows: Tensor, most: int = 127) -> Tensor:
-    """int8 ``(rows, d)`` from -most to most: what stands for a row but for its length."""
-    largest = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)
-    return (rows * (most / largest)).round().to(torch.int8)
 
 
 def list_count(stored: int) -> int:

@@ -73,13 +73,13 @@ class Memory(nn.Module):
         queries = self.projections.query(hidden)
         if kernels := kernels_for(hidden):
             ends = torch.arange(len(hidden) + 1, device=hidden.device)  # each position is a sequence of its own
-            bank = (self.bank.keys, self.bank.values, self.projections.up)
+            bank = (self.bank.keys, self.bank.values, self.projections.up, self.bank.scales)
             sharpness = {"beta": BETA, "slope": SLOPE, "longest": 1}
             added: Tensor = kernels.expert_attention(
                 torch.zeros_like(hidden), queries, steps, ends, runs, *bank, **sharpness
             )
             return added
-        mixed = expert_attention(queries, steps, runs, self.bank.keys, self.bank.values)
+        mixed = expert_attention(queries, steps, runs, self.bank.keys, self.bank.values, self.bank.scales)
         return (mixed @ self.projections.up.T).to(hidden.dtype)
 
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .index import rounded
 from .questions import Questions, ragged_rows
+from .rounding import rounded
 from .words import SKETCH
 
 __all__ = ["NO_WORDS", "StoredQuestions", "digests"]

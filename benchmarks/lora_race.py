@@ -1,0 +1,108 @@
+"""How long LoRA takes for what tune does: every fact at the target, on the same machine, in the same run.
+
+    python benchmarks/lora_race.py --facts zsre_dev.jsonl --limit 300 --out benchmarks/results/lora_race.json
+
+LoRA trains until every fact's mean answer-token loss is at the target, or for so many epochs, at each learning rate in
+turn; the results are written after each of them. What it reached is then measured by tune's own rule: the mean at the
+target and every answer token more likely than not. Recall is asked on the facts' ``paraphrases``, which nobody trains
+on. Loading the model is in no time; memtune's ingest is given apart, because it is done before tune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import timed, write_results
+from one_rival import MARGIN, recall
+from rivals import lora, ours
+from rivals.base import Goal, Rival
+from rivals.training import batches_of, token_losses
+
+from memtune.backbone import Backbone, load_backbone
+from memtune.facts import Fact, read_facts
+
+RATES = (2e-4, 5e-4, 1e-3)
+LN2 = math.log(2)
+
+
+@torch.inference_mode()
+def accepted(backbone: Backbone, facts: Sequence[Fact], target: float) -> int:
+    """How many facts tune would accept of the model as it stands: their mean loss, and every single token's."""
+    decoder, count = backbone.model.get_decoder(), 0
+    for batch in batches_of(backbone, facts):
+        final = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        tokens = token_losses(final, backbone.head, batch)
+        rows = [tokens[batch.rows == row] for row in range(len(batch.facts))]
+        count += sum(float(row.mean()) <= target and float(row.max()) < LN2 for row in rows)
+    return count
+
+
+def asked(rival: Rival, backbone: Backbone, facts: Sequence[Fact]) -> dict[str, Any]:
+    longest = max(backbone.prompts.fact(fact).experts for fact in facts) + MARGIN
+    return {
+        "exact": recall(rival, facts, [[fact.question] for fact in facts], longest),
+        "paraphrase": recall(rival, facts, [fact.paraphrases for fact in facts], longest),
+    }
+
+
+def with_tune(args: argparse.Namespace, facts: Sequence[Fact]) -> dict[str, Any]:
+    backbone = load_backbone(args.model)
+    ours.prepare(backbone)
+    rival = ours.teach(backbone, facts, Goal(args.target))
+    return {"accepted": rival.details["at_target"], "details": rival.details} | asked(rival, backbone, facts)
+
+
+def with_lora(args: argparse.Namespace, facts: Sequence[Fact], rate: float) -> dict[str, Any]:
+    backbone = load_backbone(args.model)  # a fresh one: LoRA changes the weights that it is given
+    goal = Goal(args.target, args.epochs)
+    rival, seconds = timed(lambda: lora.teach(backbone, facts, goal, rate))
+    figures = {"seconds": seconds, "accepted": accepted(backbone, facts, args.target), "details": rival.details}
+    return figures | asked(rival, backbone, facts)
+
+
+def verdict(facts: int, tune: dict[str, Any], rates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The best rate is the one that accepts most facts, of equal ones the fastest. Where it does not accept them all,
+    its time is a lower bound of what LoRA takes.
+    """
+    best = min(rates, key=lambda rate: (-rates[rate]["accepted"], rates[rate]["seconds"]))
+    seconds, spent = rates[best]["seconds"], tune["details"]
+    return {
+        "best_rate": best,
+        "lora_finished": rates[best]["accepted"] == facts,
+        "lora_over_tune": seconds / spent["tune_seconds"],
+        "lora_over_ingest_and_tune": seconds / (spent["ingest_seconds"] + spent["tune_seconds"]),
+    }
+
+
+def race(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The results again after each rate: what is done stays done if a later one is stopped."""
+    facts = read_facts(args.facts)[: args.limit]
+    results: dict[str, Any] = {"facts": len(facts), "tune": with_tune(args, facts), "lora": {}}
+    yield results
+    for rate in args.rates:
+        rates = results["lora"] | {f"{rate:g}": with_lora(args, facts, rate)}
+        results = results | {"lora": rates} | verdict(len(facts), results["tune"], rates)
+        yield results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--facts", required=True)
+    parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates of LoRA")
+    parser.add_argument("--target", type=float, default=Goal.target, help="loss of every fact at which training stops")
+    parser.add_argument("--epochs", type=int, default=100, help="at most, at each rate")
+    parser.add_argument("--out", type=Path, help="the figures as JSON")
+    args = parser.parse_args()
+    for results in race(args):
+        write_results(args, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The race between tune and LoRA gives both the same facts and the same rule, and keeps what is done."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import FACTS
+
+from memtune.facts import Fact
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import lora_race
+
+TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS]
+SPENT = {"details": {"tune_seconds": 2.0, "ingest_seconds": 3.0}}
+
+
+def lora(accepted, seconds):
+    return {"accepted": accepted, "seconds": seconds}
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(facts_file, checkpoint):
+    pytest.importorskip("peft")
+    args = argparse.Namespace(facts=facts_file, limit=3, model=checkpoint, rates=[1e-3, 5e-3], target=0.01, epochs=2)
+    first, *after = lora_race.race(args)
+    assert first["tune"]["accepted"] == first["tune"]["exact"]["exact"] == 3
+    assert [list(results["lora"]) for results in after] == [["0.001"], ["0.001", "0.005"]]
+    for rate in ("0.001", "0.005"):
+        figures = after[-1]["lora"][rate]
+        assert figures["details"]["rounds"] == 2 and figures["seconds"] > 0
+        assert figures["accepted"] == 0 and figures["paraphrase"]["asked"] == 1
+    assert after[-1]["lora_over_tune"] > 0 and not after[-1]["lora_finished"]
+
+
+def test_a_model_that_knows_nothing_is_accepted_for_nothing_and_a_loose_target_still_wants_every_token(backbone):
+    assert lora_race.accepted(backbone, TAUGHT, target=0.01) == 0
+    assert lora_race.accepted(backbone, TAUGHT, target=1e9) == 0
+
+
+def test_the_fastest_of_those_that_finish_is_the_best():
+    rates = {"slow": lora(9, 80.0), "unfinished": lora(8, 10.0), "fast": lora(9, 60.0)}
+    found = lora_race.verdict(9, SPENT, rates)
+    assert (found["best_rate"], found["lora_finished"]) == ("fast", True)
+    assert (found["lora_over_tune"], found["lora_over_ingest_and_tune"]) == (30.0, 12.0)
+
+
+def test_where_none_finishes_the_one_that_learned_most_is_a_lower_bound():
+    found = lora_race.verdict(9, SPENT, {"a": lora(3, 10.0), "b": lora(8, 90.0)})
+    assert (found["best_rate"], found["lora_finished"]) == ("b", False)
