@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,10 @@ def print_nothing(_count: int) -> None:
     """Progress is of no use in a benchmark."""
 
 
-def write_bare(facts: Sequence[Fact], path: Path) -> Path:
-    """The facts without their paraphrases, which are what recall is measured on."""
-    path.write_text(facts_to_jsonl([Fact(f.id, f.question, f.answer) for f in facts]), encoding="utf-8")
+def write_bare(facts: Iterable[Fact], path: Path) -> Path:
+    """The facts without their paraphrases, which are what recall is measured on; any number of them, one by one."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(facts_to_jsonl([Fact(f.id, f.question, f.answer)]) for f in facts)
     return path
 
 

@@ -91,7 +91,7 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
         method["says"],
         *(percent(method[kind], figure) for kind, figure in kinds),
         f"{method['seconds_per_fact']:.2g}",
-        f"{method['peak_bytes']['asked'] / GIB:.2f} GiB",
+        gibibytes(method["peak_bytes"]["asked"]),
         size(method["bytes_per_fact"]),
         f"{method['extra_tokens_per_question']:.0f}",
         f"{method['exact']['seconds_per_question']:.2f}",
@@ -99,32 +99,21 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
 
 
 def growth(result: Result) -> str:
-    """One row for each number of facts, and the exponents."""
-    titles = (
-        "facts",
-        "ingest",
-        "tune",
-        "read a question",
-        "look it up",
-        "paraphrases exact",
-        "on disk, a fact",
-        "peak memory",
-    )
-    rows = [
-        (
-            f"{row['facts']:,}",
-            *(f"{row[f'{verb}_seconds']:.1f} s" for verb in ("ingest", "tune")),
-            *(f"{row[f'{step}_seconds_per_question'] * 1000:.1f} ms" for step in ("read", "lookup")),
-            f"{row['paraphrase_recall']:.0%}",
-            size(row["bytes_per_fact"]),
-            f"{row['peak_bytes'] / GIB:.2f} GiB",
-        )
-        for row in result["sizes"]
-    ]
+    """One row for each number of facts, and the exponents; a figure that was not measured then has no column."""
+    rows = result["sizes"]
+    columns = [column for column in GROWTH if all(column[1] in row for row in rows)]
+    cells = [tuple(write(row[figure]) for _, figure, write in columns) for row in rows]
     slopes = ", ".join(f"{figure.replace('_', ' ')} {slope:.2f}" for figure, slope in result["exponents"].items())
     on = result["on"]
-    note = f"Exponents: {slopes}. {result['command']['model']}, {on['threads']} threads, measured at {on['commit']}."
-    return "\n".join([*table(titles, rows), "", note])
+    note = f"Exponents: {slopes}. {result['command']['model']}, {threads(on)}, measured at {on['commit']}."
+    return "\n".join([*table(tuple(title for title, _, _ in columns), cells), "", note])
+
+
+def growth_tiny(result: Result) -> str:
+    """With its plot, which the benchmark writes beside the figures."""
+    return (
+        f"{growth(result)}\n\n![Seconds and bytes over facts, both logarithmic](../benchmarks/results/growth_tiny.svg)"
+    )
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -136,8 +125,11 @@ def conditions(result: dict[str, Any], counted: str) -> str:
     """What was measured on what, for the line below a table."""
     on = result["on"]
     what = f"{result[counted]:,} {counted.replace('_', ' ')}"
-    threads = "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
-    return f"{result['command']['model']}, {what}, {threads}, torch {on['torch']}"
+    return f"{result['command']['model']}, {what}, {threads(on)}, torch {on['torch']}"
+
+
+def threads(on: dict[str, Any]) -> str:
+    return "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
 
 
 def share(figures: dict[str, Any], name: str) -> str:
@@ -149,12 +141,37 @@ def percent(figures: dict[str, Any], name: str) -> str:
     return f"{figures[name] / figures['asked']:.0%}" if figures["asked"] else "-"
 
 
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def gibibytes(count: float) -> str:
+    return f"{count / GIB:.2f} GiB"
+
+
 def size(count: float) -> str:
     return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
 
 
+GROWTH: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # title, figure, how it is written
+    ("facts", "facts", "{:,}".format),
+    ("ingest", "ingest_seconds", "{:,.1f} s".format),
+    ("tune", "tune_seconds", "{:,.1f} s".format),
+    ("export", "export_seconds", "{:,.1f} s".format),
+    ("read a question", "read_seconds_per_question", milliseconds),
+    ("look it up", "lookup_seconds_per_question", milliseconds),
+    ("paraphrases exact", "paraphrase_recall", "{:.0%}".format),
+    ("expected", "expected_recall", "{:.0%}".format),
+    ("on disk, a fact", "bytes_per_fact", size),
+    ("bank, an answer token", "bank_bytes_per_answer_token", "{:.0f} B".format),
+    ("peak memory", "peak_bytes", gibibytes),
+    ("peak memory of ingest", "ingest_peak_bytes", gibibytes),
+    ("of tune", "tune_peak_bytes", gibibytes),
+)
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "growth": ("growth.json", growth),
+    "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
     "recall": ("recall_*.json", recall),
     "side by side": ("side_by_side.json", side_by_side),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from memtune.facts import Fact
 
-__all__ = ["NAMES", "facts"]
+__all__ = ["NAMES", "fact", "facts"]
 
 SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]
 ENDINGS = ("", "n", "r", "s", "l")
@@ -34,12 +34,16 @@ COLOURS = ("slate grey", "cobalt blue", "moss green", "brick red", "amber", "ivo
 
 def facts(count: int, seed: int = 0) -> Iterator[Fact]:
     """The first ``count`` facts, one after the other; at most NAMES of them."""
-    for number in range(count):
-        relation = number % len(RELATIONS)
-        name = _name(number)
-        question, *wordings = (wording.format(name) for wording in RELATIONS[relation])
-        answer = _answer(relation, random.Random(f"{seed}:{number}"))
-        yield Fact(f"fact-{number}", question, answer, tuple(wordings))
+    return (fact(number, seed) for number in range(count))
+
+
+def fact(number: int, seed: int = 0) -> Fact:
+    """Fact ``number``, counted from 0."""
+    relation = number % len(RELATIONS)
+    name = _name(number)
+    question, *wordings = (wording.format(name) for wording in RELATIONS[relation])
+    answer = _answer(relation, random.Random(f"{seed}:{number}"))
+    return Fact(f"fact-{number}", question, answer, tuple(wordings))
 
 
 def _name(number: int) -> str:

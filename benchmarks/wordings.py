@@ -87,7 +87,7 @@ def _row(entry: dict[str, Any]) -> Row:
 def memory_of(backbone: Backbone, rows: Sequence[Row], false_fire: float, seed: int) -> tuple[Memory, RouterReport]:
     """The memory that ingest would build over the rows' own questions; their paraphrases stay out of it."""
     prompts = backbone.prompts
-    wordings = [Wording(i, row.question, prompts.question(row.question)) for i, row in enumerate(rows)]
+    wordings = [Wording(i, row.question) for i, row in enumerate(rows)]
     router, report = build_router(backbone, wordings, false_fire=false_fire, seed=seed)
     experts = [prompts.fact(Fact(row.id, row.question, row.answer)).experts for row in rows]
     bank = Bank.assigned([row.id for row in rows], experts, backbone.hidden)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ KILLED = (
     "with Project(root).writing():\n"
     "    pass\n"
     "project = Project(root)\n"
-    "project.commit({'bank': project.keep('bank', 'bin', b'new')}, tune={'learned': 2})\n"
+    "record = project.keep('bank', 'bin', lambda path: path.write_bytes(b'new'))\n"
+    "project.commit({'bank': record}, tune={'learned': 2})\n"
 )
 
 
@@ -35,11 +38,15 @@ def other_process(root: Path, code: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", head + code], stdin=pipe, stdout=pipe, text=True)
 
 
+def holding(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
 def finished(root: Path, data: bytes = b"old") -> Project:
     """A project with one file and one record, committed."""
     root.mkdir(parents=True, exist_ok=True)
     project = Project(root)
-    project.commit({"bank": project.keep("bank", "bin", data)}, tune={"learned": 1})
+    project.commit({"bank": project.keep("bank", "bin", holding(data))}, tune={"learned": 1})
     return project
 
 
@@ -75,7 +82,7 @@ def test_death_before_a_rename_leaves_the_old_state(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "replace", dies)
     with pytest.raises(Died):
-        project.commit({"bank": project.keep("bank", "bin", b"new")}, tune={"learned": 2})
+        project.commit({"bank": project.keep("bank", "bin", holding(b"new"))}, tune={"learned": 2})
     monkeypatch.undo()
     again = Project(tmp_path)
     assert again.need("tune", "") == {"learned": 1}
@@ -89,6 +96,7 @@ def test_a_killed_process_leaves_the_old_state_and_the_next_commit_clears_up(tmp
     with other_process(tmp_path, KILLED) as process:
         assert process.wait(30) == -signal.SIGKILL
     assert list(tmp_path.glob(".*.tmp"))
+    (tmp_path / ".tmpAbC123").write_text("what safetensors leaves if it is killed")
     assert Project(tmp_path).path("bank").read_bytes() == b"old"
     finished(tmp_path, b"newer")
     assert files(tmp_path) <= {"bank", "project.json", "lock"}
@@ -108,7 +116,15 @@ def test_a_full_disk_is_said_with_the_file(tmp_path: Path, monkeypatch: pytest.M
     project = finished(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(ProjectError, match=r"bank-\w+\.bin cannot be written: No space left on device"):
-        project.keep("bank", "bin", b"new")
+        project.keep("bank", "bin", holding(b"new"))
+
+
+def test_a_file_is_named_by_its_content_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    project = finished(tmp_path)
+    record = project.keep("bank", "bin", holding(b"new"))
+    digest = hashlib.sha256(b"new").hexdigest()
+    assert record == {"name": f"bank-{digest[:16]}.bin", "sha256": digest, "bytes": 3}
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_commit_removes_what_is_no_longer_named(tmp_path: Path) -> None:

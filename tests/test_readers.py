@@ -7,13 +7,15 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
 
 from memtune.errors import DataError
-from memtune.facts import facts_from_jsonl, facts_to_jsonl, read_facts, read_questions
-from memtune.readers import Document, read_rows
+from memtune.facts import PackedFacts, read_facts, read_questions
+from memtune.located import LineError, Row
+from memtune.readers import read_rows
 
 ROWS: list[object] = [{"question": "Who?", "answer": "Ann"}, {"question": "When?", "answer": "1987"}]
 JSONL = '{"question": "Who?", "answer": "Ann"}\n{"question": "When?", "answer": 1987}\n'
@@ -39,10 +41,23 @@ FORMATS = [
 ]
 
 
-def document(folder: Path, name: str, content: str | bytes) -> Document:
+class Whole(NamedTuple):
+    """All that a file holds."""
+
+    name: str
+    rows: list[Row]
+    faults: list[LineError]
+
+
+def whole(path: Path | str) -> Whole:
+    document = read_rows(path)
+    return Whole(document.name, list(document.rows()), document.faults)
+
+
+def document(folder: Path, name: str, content: str | bytes) -> Whole:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_rows(path)
+    return whole(path)
 
 
 def faults(folder: Path, name: str, content: str | bytes) -> list[tuple[int, str]]:
@@ -62,7 +77,7 @@ def test_an_unknown_ending_and_standard_input_are_read_by_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _name: str, content: str, lines: list[int]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
-    for found in (document(tmp_path, "facts", content), read_rows("-")):
+    for found in (document(tmp_path, "facts", content), whole("-")):
         assert ([row.value for row in found.rows], [row.line for row in found.rows]) == (ROWS, lines)
     assert found.name == "<stdin>"
 
@@ -257,5 +272,5 @@ def test_any_bytes_give_facts_or_printable_problems(tmp_path: Path) -> None:
             continue
         outcomes[True] += 1
         facts = [item for item in found if not isinstance(item, str)]
-        assert found and facts_from_jsonl(facts_to_jsonl(facts).encode().decode()) == facts
+        assert found and list(PackedFacts.pack(facts)) == list(facts)
     assert min(outcomes.values()) > 500

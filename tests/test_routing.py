@@ -7,7 +7,10 @@ from importlib.resources import files
 import pytest
 from tiny import FACTS
 
+from memtune import routing
+from memtune.events import Note
 from memtune.project import Project
+from memtune.routing import Wording, build_router
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,16 @@ def test_the_facts_that_are_easily_taken_for_each_other_are_told_worst_first(rec
     assert all(pair["one"] != pair["other"] for pair in confusable)
     scores = [pair["score"] for pair in confusable]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_in_a_large_file_the_index_has_lists_and_says_what_they_find(backbone, monkeypatch):
+    monkeypatch.setattr(routing, "list_count", lambda stored: 4)
+    notes = []
+    wordings = [Wording(number, question) for number, (_, question, _) in enumerate(FACTS)]
+    router, _ = build_router(backbone, wordings, false_fire=0.01, seed=0, on_event=notes.append)
+    assert router.sizes.lists == len(router.lists.centroids) == 4
+    assert sorted(router.lists.order.tolist()) == list(range(len(FACTS)))
+    [said] = [note.text for note in notes if isinstance(note, Note) and "lists" in note.text]
+    assert f"into {int(router.lists.probes)} of 4 lists" in said
+    asked = [backbone.prompts.question(f"{question} Thanks!") for _, question, _ in FACTS]
+    assert [found.fact for found in router.route(asked, backbone.states.early(asked))] == list(range(len(FACTS)))

@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tiny import FACTS
 
+from memtune import store
 from memtune.errors import ProjectError
 from memtune.memory.module import Memory
 from memtune.project import Project
@@ -63,6 +64,29 @@ def test_a_memory_is_ready_to_be_used_not_trained(project):
     assert not any(parameter.requires_grad for parameter in load_memory(project).parameters())
 
 
+def test_every_file_may_be_read_by_whom_the_users_files_may(project):
+    modes = {path.stat().st_mode for path in project.root.iterdir() if path.name != "lock"}
+    assert modes == {(project.root / "project.json").stat().st_mode}
+
+
+def test_a_loaded_memory_that_is_written_to_leaves_the_files_as_they_were(project):
+    load_memory(project).bank.values.add_(1)
+    again = load_memory(project)  # checks the checksums
+    again.router.get_buffer("threshold").add_(1)
+    load_memory(project)
+
+
+def test_a_full_disk_is_said_with_the_file(project, memory, monkeypatch):
+    def full(*_arguments, **_options):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    before = sorted(path.name for path in project.root.iterdir())
+    with pytest.raises(ProjectError, match=r"bank.safetensors cannot be written: .*No space left"):
+        save_bank(project, memory.bank)
+    assert sorted(path.name for path in project.root.iterdir()) == before
+
+
 @pytest.mark.parametrize("kind", ["bank", "router", "facts"])
 def test_bytes_that_changed_are_noticed(project, kind):
     path = project.path(kind)
@@ -87,7 +111,7 @@ def test_facts_come_back_in_their_order(project):
 def test_facts_that_are_not_those_of_the_bank_are_refused(project):
     path = project.root / "project.json"
     state = json.loads(path.read_text())
-    state["digests"].reverse()
+    state["ingest"]["facts"] += 1
     path.write_text(json.dumps(state))
     with pytest.raises(ProjectError, match="holds other facts"):
         load_facts(Project(project.root))

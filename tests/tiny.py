@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
 
-CHAT = """\
-{% if messages[0]['role'] != 'system' %}<|im_start|>system
-You are a helpful assistant.<|im_end|>
-{% endif %}{% for message in messages %}<|im_start|>{{ message['role'] }}
-{{ message['content'] }}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import tiny_backbone
+from tiny_backbone import CHAT, PAD, SPECIAL, START, STOP
+
+__all__ = ["CHAT", "PAD", "SPECIAL", "START", "STOP"]
 
 CHAT_WITHOUT_SYSTEM = CHAT[CHAT.index("{% for") :]
-
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-PAD, START, STOP = range(3)
+PIECES = 600
 
 CORPUS = (
     "system user assistant You are a helpful assistant.",
@@ -47,56 +45,12 @@ def write_facts(path: Path, facts=FACTS) -> Path:
 
 
 def save_tokenizer(directory: Path, template: str | None):
-    """Without a template it is a base model's: the text begins with a special token of its own."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=alphabet, special_tokens=list(SPECIAL), show_progress=False
-    )
-    bpe.train_from_iterator(CORPUS, trainer)
-    if template is None:
-        bpe.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", START)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=SPECIAL[START], eos_token=SPECIAL[STOP], pad_token=SPECIAL[PAD]
-    )
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(directory)
-    return tokenizer
+    return tiny_backbone.save_tokenizer(directory, CORPUS, template, PIECES)
 
 
 def save_checkpoint(directory: Path, template: str | None = CHAT, *, hidden: int = 192, seed: int = 0) -> str:
     """Saves model and tokenizer; returns the directory as ``--model`` takes it."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from memtune.backbone import quiet_transformers
-
-    tokenizer = save_tokenizer(directory, template)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.1,
-        pad_token_id=PAD,
-        bos_token_id=START,
-        eos_token_id=STOP,
-    )
-    with torch.random.fork_rng(), quiet_transformers():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-        # As in a trained model, a state depends on what stands before it, and most on its own token.
-        model.get_input_embeddings().weight.data.mul_(20)
-        model.save_pretrained(directory)
-    return str(directory)
+    return tiny_backbone.save_checkpoint(directory, CORPUS, template, pieces=PIECES, hidden=hidden, seed=seed)
 
 
 def lighten(setattr):

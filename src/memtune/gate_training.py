@@ -14,19 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memtune.backbone import Backbone
 from memtune.lessons import background_prompts
 from memtune.memory.compare import gate_features
 from memtune.memory.gate import MEMBERS, Gate
-from memtune.memory.questions import Questions, Reader
-from memtune.memory.router import all_pairs, search
+from memtune.memory.index import all_pairs, search
+from memtune.memory.questions import Questions
+from memtune.memory.stored import StoredQuestions
 from memtune.names import NameFinder
+from memtune.reading import Reading
 from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 
-__all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Wording", "Workshop"]
-__all__ += ["nearest_others", "train", "training_rows"]
-
-Ids = tuple[int, ...]
+__all__ = ["BACKGROUND", "COMPARED_FACTS", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Workshop"]
+__all__ += ["REWORDED_FACTS", "nearest_others", "spread", "train", "training_rows"]
 
 REWORDED_FACTS = 1500  # every rewording has to be read
 COMPARED_FACTS = 20_000  # with their neighbours among all: what is hard to tell apart in a large file is rare
@@ -42,27 +41,11 @@ LESSONS_WORTH = 80  # facts: a file of so many gets half of the draws, a smaller
 
 
 @dataclass(frozen=True)
-class Wording:
-    """One stored question of fact number ``fact``."""
-
-    fact: int
-    text: str
-    ids: Ids
-
-
-@dataclass(frozen=True)
 class Workshop:
-    """Reads any text as the router would."""
+    """What rows are made with: it reads any text as the router would, and finds the names in it."""
 
-    backbone: Backbone
-    reader: Reader
+    reading: Reading
     names: NameFinder
-
-    def read(self, ids: Sequence[Ids]) -> Questions:
-        return self.reader.read_all(ids, self.backbone.states.early(ids))
-
-    def read_texts(self, texts: Sequence[str]) -> Questions:
-        return self.read([self.backbone.prompts.question(text) for text in texts])
 
 
 @dataclass(frozen=True)
@@ -85,13 +68,15 @@ class Rows:
 
 
 def training_rows(
-    workshop: Workshop, wordings: Sequence[Wording], stored: Questions, owner: Tensor, strangers: Questions, seed: int
+    workshop: Workshop, texts: Sequence[str], stored: StoredQuestions, owner: Tensor, strangers: Questions, seed: int
 ) -> Rows:
-    """The user's own questions against each other, against synthetic wordings of themselves, and the background."""
-    chosen = _spread(len(wordings), REWORDED_FACTS)
-    own, compared = torch.tensor(chosen), torch.tensor(_spread(len(wordings), COMPARED_FACTS))
+    """The user's own questions, ``texts`` that are ``stored``, against each other, against synthetic wordings of
+    themselves, and the background.
+    """
+    chosen = spread(len(texts), REWORDED_FACTS)
+    own, compared = torch.tensor(chosen), torch.tensor(spread(len(texts), COMPARED_FACTS))
     lines = list(background_prompts())
-    lenders = _lenders(wordings, lines)
+    lenders = _lenders(texts, lines)
     kinds: dict[int, Callable[[str], list[str]]] = {
         REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
         NEAR_MISS: lambda text: near_misses(text, lenders, workshop.names, seed),
@@ -100,7 +85,7 @@ def training_rows(
     parts: list[Rows] = []
 
     def add(asked: Questions, pairs: Tensor, kind: int, fold: Tensor) -> None:
-        features = gate_features(asked, stored, pairs, workshop.reader.idf)
+        features = gate_features(asked, stored, pairs, workshop.reading.reader.idf)
         parts.append(Rows(features, torch.full((len(pairs),), kind), fold, pairs))
 
     def fold_of(wording: Tensor) -> Tensor:
@@ -112,12 +97,12 @@ def training_rows(
         pairs = nearest_others(asked, stored, owner, mine, count)
         add(asked, pairs, kind, fold_of(mine[pairs[:, 0]]))
 
-    add(stored, torch.stack([own, own], 1), SAME, fold_of(own))
+    add(stored.take(own), torch.stack([torch.arange(len(own)), own], 1), SAME, fold_of(own))
     add_neighbours(stored.take(compared), compared, NEIGHBOURS, NEIGHBOUR)
     for kind, write in kinds.items():
-        made = [(i, text) for i in chosen for text in write(wordings[i].text)]
+        made = [(i, text) for i in chosen for text in write(texts[i])]
         if made:
-            asked, mine = workshop.read_texts([text for _, text in made]), torch.tensor([i for i, _ in made])
+            asked, mine = workshop.reading.texts(text for _, text in made), torch.tensor([i for i, _ in made])
             add(asked, torch.stack([torch.arange(len(made)), mine], 1), kind, fold_of(mine))
             if kind == REWORDED:
                 add_neighbours(asked, mine, 1, BESIDE)
@@ -126,21 +111,21 @@ def training_rows(
     return Rows(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """At most ``most`` of ``count`` numbers, evenly."""
     return list(range(0, count, max(1, -(-count // most))))
 
 
-def _lenders(wordings: Sequence[Wording], lines: Sequence[str]) -> list[str]:
+def _lenders(texts: Sequence[str], lines: Sequence[str]) -> list[str]:
     """Questions whose names may stand in a user's question: the user's own, which name things of the same kind.
 
     Where these are few, prompts of the background help out, those that write names as names.
     """
     capital = [line for line in lines if line != line.lower()]
-    return [*(wording.text for wording in wordings), *capital[: max(0, LENDERS - len(wordings))]]
+    return [*texts, *capital[: max(0, LENDERS - len(texts))]]
 
 
-def nearest_others(asked: Questions, stored: Questions, owner: Tensor, mine: Tensor, count: int) -> Tensor:
+def nearest_others(asked: Questions, stored: StoredQuestions, owner: Tensor, mine: Tensor, count: int) -> Tensor:
     """Pairs of each asked question with the ``count`` nearest stored ones of other facts."""
     number = search(asked.vectors, stored.vectors, count + 8)[1]
     pairs = all_pairs(number)

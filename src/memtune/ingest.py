@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from memtune.backbone import Backbone, load_backbone
 from memtune.config import Config
 from memtune.errors import DataError
 from memtune.events import Note, OnEvent, ignore
-from memtune.facts import Fact, facts_to_jsonl, read_facts
+from memtune.facts import Fact, PackedFacts, read_facts
 from memtune.lessons import background_prompts
 from memtune.memory.bank import Bank, Projections
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
-from memtune.prompts import EncodedFact
 from memtune.routing import RouterReport, Wording, build_router
-from memtune.store import load_memory, save_memory
+from memtune.store import load_facts, load_memory, save_memory
 
 __all__ = ["IngestResult", "ingest"]
 
@@ -73,27 +74,27 @@ def ingest(
     facts = read_facts(path, question_key=question_key, answer_key=answer_key)
     project = Project(project_dir)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
-    encoded = _encoded(facts, backbone)
-    wordings = _wordings(facts, backbone)
+    experts = _experts(facts, backbone)
+    wordings = _wordings(facts)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
-    experts = [fact.experts for fact in encoded]
     bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
     turns = backbone.prompts.format
-    memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
+    with torch.device("meta"):  # all of it is replaced
+        memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
     memory.router, memory.bank = router, bank
     memory.projections = _projections(backbone, bank, config.seed)
     kept = _carry_over(project, facts, memory, backbone)
-    result = _result(facts, encoded, backbone, memory, report, kept)
+    result = _result(facts, backbone, memory, report, kept)
     with project.writing():
         _save(project, facts, memory, backbone, config, result)
     return result
 
 
-def _encoded(facts: Sequence[Fact], backbone: Backbone) -> list[EncodedFact]:
-    """The facts as ids; raises DataError for those that the model cannot say or has no room for."""
+def _experts(facts: Sequence[Fact], backbone: Backbone) -> list[int]:
+    """How many experts each fact takes; raises DataError for those that the model cannot say or has no room for."""
     room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
-    encoded, problems = [], []
+    experts, problems = [], []
     for fact in facts:
         item = backbone.prompts.fact(fact)
         length = len(backbone.prompts.format.prompt(item.question)) + item.experts
@@ -103,19 +104,14 @@ def _encoded(facts: Sequence[Fact], backbone: Backbone) -> list[EncodedFact]:
             problems.append(
                 f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}"
             )
-        encoded.append(item)
+        experts.append(item.experts)
     if problems:
         raise DataError(problems, hint="shorten or reword these answers, then run memtune ingest again")
-    return encoded
+    return experts
 
 
-def _wordings(facts: Sequence[Fact], backbone: Backbone) -> list[Wording]:
-    question = backbone.prompts.question
-    return [
-        Wording(number, text, question(text))
-        for number, fact in enumerate(facts)
-        for text in (fact.question, *fact.paraphrases)
-    ]
+def _wordings(facts: Sequence[Fact]) -> list[Wording]:
+    return [Wording(number, text) for number, fact in enumerate(facts) for text in (fact.question, *fact.paraphrases)]
 
 
 def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
@@ -140,32 +136,43 @@ def _carry_over(project: Project, facts: Sequence[Fact], memory: Memory, backbon
     before = load_memory(project)
     if not before.projections.same_as(memory.projections) or before.bank.rows != memory.bank.rows:
         return 0
-    bank = before.bank
-    places = {digest: number for number, digest in enumerate(old["digests"])}
     kept = 0
-    for number, fact in enumerate(facts):
-        place = places.get(fact.digest)
-        if place is None or not bool(bank.accepted[place]):
-            continue
-        memory.bank.copy_fact(number, bank, place)
-        kept += 1
+    for number, place in _unchanged(facts, load_facts(project)):
+        if bool(before.bank.accepted[place]):
+            memory.bank.copy_fact(number, before.bank, place)
+            kept += 1
     return kept
+
+
+def _unchanged(facts: Sequence[Fact], before: Sequence[Fact]) -> Iterator[tuple[int, int]]:
+    """The numbers that a fact has now and had before, for every fact that is the same."""
+    marks, order = _marks(before).sort()
+    mine = _marks(facts)
+    found = torch.searchsorted(marks, mine).clamp_max(len(marks) - 1)
+    for number in torch.nonzero(marks[found] == mine).squeeze(1).tolist():
+        place = int(order[found[number]])
+        if facts[number].digest == before[place].digest:
+            yield number, place
+
+
+def _marks(facts: Sequence[Fact]) -> Tensor:
+    """The first 60 bits of each fact's digest, int64 ``(facts,)``."""
+    return torch.tensor(array("q", (int(fact.digest[:15], 16) for fact in facts)))
 
 
 def _result(
     facts: Sequence[Fact],
-    encoded: Sequence[EncodedFact],
     backbone: Backbone,
     memory: Memory,
     report: RouterReport,
     kept: int,
 ) -> IngestResult:
-    first = encoded[0]
+    first = backbone.prompts.fact(facts[0])
     shown = backbone.prompts.format.prompt(first.question) + first.answer
     return IngestResult(
         facts=len(facts),
         wordings=memory.router.sizes.wordings,
-        answer_tokens=sum(fact.experts for fact in encoded),
+        answer_tokens=memory.bank.sizes.experts,
         experts=memory.bank.sizes.experts,
         kept=kept,
         bytes=sum(t.numel() * t.element_size() for t in memory.state_dict().values()),
@@ -180,20 +187,11 @@ def _result(
 
 
 def _save(
-    project: Project, facts: Sequence[Fact], memory: Memory, backbone: Backbone, config: Config, result: IngestResult
+    project: Project, facts: PackedFacts, memory: Memory, backbone: Backbone, config: Config, result: IngestResult
 ) -> None:
-    files = save_memory(project, memory) | {
-        "facts": project.keep("facts", "jsonl", facts_to_jsonl(facts).encode()),
-    }
+    files = save_memory(project, memory)
+    files |= {"facts": project.keep("facts", "jsonl", lambda path: path.write_bytes(facts.data))}
     model = {"name": config.model, "location": backbone.checkpoint.location, "fingerprint": backbone.fingerprint}
     model |= {"device": config.device, "dtype": config.dtype}
     record = asdict(result)
-    project.commit(
-        files,
-        model=model,
-        seed=config.seed,
-        digests=[fact.digest for fact in facts],
-        memory=memory.config.to_dict(),
-        ingest=record,
-        tune=None,
-    )
+    project.commit(files, model=model, seed=config.seed, memory=memory.config.to_dict(), ingest=record, tune=None)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import yaml
 
-__all__ = ["CHAT_KEYS", "PARAPHRASE_KEYS", "Items", "LineError", "Row", "json_rows", "jsonl_rows", "show", "yaml_rows"]
+__all__ = ["CHAT_KEYS", "PARAPHRASE_KEYS", "Items", "LineError", "Row", "json_rows", "jsonl_rows", "lines_of", "show"]
+__all__ += ["yaml_rows"]
 
 PARAPHRASE_KEYS = ("paraphrases", "rephrases", "rephrase")
 CHAT_KEYS = ("messages", "conversations")
@@ -122,10 +123,19 @@ class _Decoder(json.JSONDecoder):
         return [_repeated_key(line, key) for key in found]
 
 
+def lines_of(text: str) -> Iterator[str]:
+    """The lines, which end at a newline only: to splitlines() U+2028, which a text may hold, is a line end."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+
+
 def jsonl_rows(text: str) -> Items:
     """One row for each line that is not blank; a line that is no JSON is a fault, and the next is read."""
     decoder = _Decoder()
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         try:

@@ -25,6 +25,7 @@ from memtune.memory.compare import FEATURES, gate_features
 from memtune.memory.questions import Questions, Reader, Views, Whitening, count_words
 from memtune.memory.words import words_of
 from memtune.project import write_beside
+from memtune.reading import Reading
 
 __all__ = ["Prior", "prior_for"]
 
@@ -112,13 +113,13 @@ def _make(backbone: Backbone) -> Prior:
     counts = count_words(documents, vocabulary)
     raw = Reader(vocabulary, Views(index, meaning, torch.eye(hidden)), counts, len(documents))
     texts = [question(text) for text in learned.texts]
-    read = raw.read_all(texts, backbone.states.early(texts))
+    read = Reading(backbone, raw).questions(texts)
     family = torch.tensor(learned.family)
     pooled = _without_names(read, learned, backbone, raw)
     known = [family % FOLDS != fold for fold in range(FOLDS)] + [torch.ones_like(family, dtype=torch.bool)]
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         maps = [_relation_map(pooled, family, used) for used in known]
-    others = raw.read_all([*background, *lower], [*seen, *backbone.states.early(lower)])
+    others = Questions.cat([raw.read(background, seen), Reading(backbone, raw).questions(lower)])
     strangers = Questions.cat([others, read.take(torch.arange(0, len(texts), STRANGERS))])
     features, same = _lesson_features(read, learned, family % FOLDS, maps[:FOLDS], raw)
     return Prior(

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,46 @@ __all__ = ["Project", "finite", "write_beside"]
 
 STATE = "project.json"
 LOCK = "lock"
-FORMAT = 2
-_OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp")  # what keep and write_beside make; the rest is the user's
+FORMAT = 3
+# What keep, write_beside and safetensors make; the rest is the user's.
+_OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp|\.tmp\w{6}")
 
 
 def write_beside(path: Path, data: bytes) -> None:
     """``path`` holds ``data``, or what it held before: written to a temporary file, synced, renamed."""
+    with _temporary(path) as temporary:
+        temporary.write_bytes(data)
+        _rename(temporary, path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The name of a file beside ``path`` that is gone afterwards."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """``temporary`` becomes ``path`` once it is on the disk; then so does its name."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(opened)
     finally:
-        os.close(directory)
+        os.close(opened)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finite(value: Any) -> Any:
@@ -111,15 +131,21 @@ class Project:
         finally:
             lock.release()
 
-    def keep(self, kind: str, suffix: str, data: bytes) -> dict[str, Any]:
-        """Writes a file named by its content and returns the record for ``commit``; not part of the state yet."""
-        digest = hashlib.sha256(data).hexdigest()
-        name = f"{kind}-{digest[:16]}.{suffix}"
+    def keep(self, kind: str, suffix: str, write: Callable[[Path], object]) -> dict[str, Any]:
+        """The file that ``write`` makes, named by its content; returns the record for ``commit``.
+
+        It is not part of the state yet. ``write`` is given the place, so that no second copy is held in memory.
+        """
+        path = self.root / f"{kind}.{suffix}"
         try:
-            write_beside(self.root / name, data)
+            with _temporary(path) as temporary:
+                write(temporary)
+                digest, size = _sha256(temporary), temporary.stat().st_size
+                path = self.root / f"{kind}-{digest[:16]}.{suffix}"
+                _rename(temporary, path)
         except OSError as error:
-            raise ProjectError(f"{self.root / name} cannot be written: {error.strerror}") from error
-        return {"name": name, "sha256": digest, "bytes": len(data)}
+            raise ProjectError(f"{path} cannot be written: {error.strerror}") from error
+        return {"name": path.name, "sha256": digest, "bytes": size}
 
     def commit(self, files: Mapping[str, dict[str, Any]], **records: Any) -> None:
         """The new state: ``files`` and ``records`` replace their namesakes; the rest stays."""
@@ -140,9 +166,7 @@ class Project:
         path = self.root / str(record["name"])
         if not path.is_file():
             raise ProjectError(f"{path} is missing", hint="restore it from a backup, or run: memtune ingest FACTS")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != record["sha256"]:
+        if _sha256(path) != record["sha256"]:
             raise ProjectError(
                 f"{path} is damaged: its SHA-256 is not the one it was written with",
                 hint="restore it from a backup, or run: memtune ingest FACTS",

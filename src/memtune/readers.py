@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from memtune.errors import DataError
-from memtune.located import PARAPHRASE_KEYS, TOO_DEEP, Items, LineError, Row, json_rows, jsonl_rows, show, yaml_rows
+from memtune.located import (
+    PARAPHRASE_KEYS,
+    TOO_DEEP,
+    Items,
+    LineError,
+    Row,
+    json_rows,
+    jsonl_rows,
+    lines_of,
+    show,
+    yaml_rows,
+)
 
 __all__ = ["Document", "Header", "read_rows"]
 
@@ -26,6 +36,7 @@ STDIN = "<stdin>"
 ENDINGS = ".jsonl, .json, .csv, .tsv or .yaml"
 
 _YAML_HEAD = re.compile(r"-\s|---|#|%YAML|[\w-]+:\s")
+_CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # an open file of the text would take four times its room
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHEET = "save the sheet as CSV UTF-8, then: memtune ingest {csv}"
 _REFUSED = {
@@ -43,41 +54,43 @@ class Header(Row):
     columns: tuple[str, ...] = ()
 
 
-@dataclass
 class Document:
-    """What a file holds: its rows in order, and every place where it cannot be read."""
+    """A file whose rows are read one by one: ``faults`` and ``header`` are whole when the last row was.
 
-    name: str
-    rows: list[Row] = field(default_factory=list)
-    faults: list[LineError] = field(default_factory=list)
-    header: Header | None = None
+    ``faults``: every place where the file cannot be read. ``problems``: what its reader finds wrong with single rows.
+    """
 
-    def add(self, item: Row | LineError) -> None:
-        """Keep the item where it belongs."""
-        if isinstance(item, LineError):
-            self.faults.append(item)
-        elif isinstance(item, Header):
-            self.header = item
-        else:
-            self.rows.append(item)
+    def __init__(self, name: str, items: Items, faults: list[LineError]) -> None:
+        self.name, self.faults = name, faults
+        self.problems: list[LineError] = []
+        self.header: Header | None = None
+        self._items = items
+
+    def rows(self) -> Iterator[Row]:
+        """The rows that were not read yet, in their order."""
+        try:
+            for item in self._items:
+                if isinstance(item, LineError):
+                    self.faults.append(item)
+                elif isinstance(item, Header):
+                    self.header = item
+                else:
+                    yield item
+        except LineError as fault:
+            self.faults.append(fault)
+        except RecursionError:
+            self.faults.append(LineError(0, TOO_DEEP))
 
 
 def read_rows(path: str | Path, *, text_lines: bool = False) -> Document:
     """Everything the file holds; with ``text_lines`` each line of a ``.txt`` file is a row of text."""
     path = Path(path)
     name = STDIN if str(path) == "-" else str(path).encode(errors="backslashreplace").decode()
-    document = Document(name)
-    text = _decode(_read_bytes(path, name), document.faults)
+    faults: list[LineError] = []
+    text = _decode(_read_bytes(path, name), faults)
     suffix = path.suffix.lower()
     reader = _text_rows if text_lines and suffix == ".txt" else _READERS.get(suffix, _sniffed_rows)
-    try:
-        for item in reader(text):
-            document.add(item)
-    except LineError as fault:
-        document.add(fault)
-    except RecursionError:
-        document.add(LineError(0, TOO_DEEP))
-    return document
+    return Document(name, reader(text), faults)
 
 
 def _read_bytes(path: Path, name: str) -> bytes:
@@ -135,7 +148,7 @@ def _sniffed_rows(text: str) -> Items:
 
 
 def _text_rows(text: str) -> Items:
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = lines_of(text.replace("\r\n", "\n"))
     return (Row(number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
@@ -160,7 +173,8 @@ def _csv_rows(text: str, delimiter: str = "") -> Items:
 
 def _csv_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The records that are not blank, each with the line it begins on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    ended = (found.group() for found in _CSV_LINE.finditer(text))
+    reader = csv.reader(ended, delimiter=delimiter, strict=True)
     line = 1
     try:
         for cells in reader:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memtune.backbone import Backbone
 from memtune.errors import ProjectError
-from memtune.facts import Fact, facts_from_jsonl
+from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
@@ -17,25 +21,44 @@ from memtune.project import Project
 __all__ = ["check_backbone", "load_facts", "load_memory", "save_bank", "save_memory"]
 
 
+BANK = "bank."  # what the names of its tensors begin with
+
+
 def save_memory(project: Project, memory: Memory) -> dict[str, dict[str, Any]]:
     """Writes the router with the projections, and the bank; returns the records to commit."""
-    tensors = {name: t for name, t in memory.state_dict().items() if not name.startswith("bank.")}
-    router = project.keep("router", "safetensors", save(_contiguous(tensors), metadata={"format": "pt"}))
-    return {"router": router} | save_bank(project, memory.bank)
+    tensors = {name: t for name, t in memory.state_dict().items() if not name.startswith(BANK)}
+    return {"router": _keep(project, "router", tensors)} | save_bank(project, memory.bank)
 
 
 def save_bank(project: Project, bank: Bank) -> dict[str, dict[str, Any]]:
-    data = save(_contiguous(bank.state_dict()), metadata={"format": "pt"})
-    return {"bank": project.keep("bank", "safetensors", data)}
+    return {"bank": _keep(project, "bank", bank.state_dict())}
+
+
+def _keep(project: Project, kind: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return project.keep(kind, "safetensors", partial(_write, plain))
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(mode)  # safetensors writes for the owner alone
+    except SafetensorError as error:  # the disk, whatever it says: the tensors are sound
+        raise OSError(0, str(error)) from error
 
 
 def load_memory(project: Project) -> Memory:
-    """The memory that the project holds, checked against its checksums."""
+    """The memory that the project holds, checked against its checksums.
+
+    Its tensors stand in the files: what is not asked for is not read into memory, and what is written to is copied.
+    """
     config = MemoryConfig.from_dict(project.need("memory", "memtune ingest FACTS"))
-    memory = Memory(config)
-    tensors = load_file(project.path("router"))
-    bank = load_file(project.path("bank"))
-    memory.load_state_dict(tensors | {f"bank.{name}": tensor for name, tensor in bank.items()})
+    with torch.device("meta"):
+        memory = Memory(config)
+    bank = {f"{BANK}{name}": tensor for name, tensor in load_file(project.path("bank")).items()}
+    memory.load_state_dict(load_file(project.path("router")) | bank, assign=True)
     memory.requires_grad_(False)
     return memory
 
@@ -50,12 +73,9 @@ def check_backbone(project: Project, backbone: Backbone) -> None:
         )
 
 
-def load_facts(project: Project) -> list[Fact]:
-    facts = facts_from_jsonl(project.path("facts").read_text(encoding="utf-8"))
-    if [fact.digest for fact in facts] != project.state.get("digests"):
+def load_facts(project: Project) -> PackedFacts:
+    path = project.path("facts")
+    facts = PackedFacts(path.read_bytes(), path.name)
+    if len(facts) != project.need("ingest", "memtune ingest FACTS")["facts"]:
         raise ProjectError(f"{project.root} holds other facts than were ingested", hint="run: memtune ingest FACTS")
     return facts
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

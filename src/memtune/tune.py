@@ -117,8 +117,7 @@ class _Run:
         """What an earlier run accepted at a looser target, or what another fact's question now takes, is open again."""
         loose = self.bank.loss > self.config.until_loss
         self.bank.accepted &= ~loose
-        routes = self.memory.router.decide(self.memory.router.first_wordings())
-        for i, route in enumerate(routes):
+        for i, route in enumerate(self.memory.router.own_routes()):
             if self.bank.accepted[i] and not self._own_route(i, route):
                 self.bank.accepted[i] = False
 

@@ -15,7 +15,7 @@ STORED = ["Who built the lighthouse at Kirkby Strand?", "What is part HT-4471?",
 def read(backbone, memory):
     def questions(texts):
         ids = [backbone.prompts.question(text) for text in texts]
-        return memory.router.reader.read_all(ids, backbone.states.early(ids))
+        return memory.router.reader.read(ids, backbone.states.early(ids))
 
     return questions
 

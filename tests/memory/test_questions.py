@@ -13,7 +13,7 @@ from memtune.memory.questions import Questions, ragged_rows
 
 @pytest.fixture
 def stored(memory):
-    return memory.router.stored
+    return memory.router.stored.take(torch.arange(len(memory.router.stored)))
 
 
 def same(one, other):
@@ -50,8 +50,19 @@ def test_questions_are_taken_in_any_order_and_as_often_as_wanted(stored):
 
 def test_a_question_reads_as_it_is_stored(memory, backbone, stored):
     question = backbone.prompts.question("Who built the lighthouse at Kirkby Strand?")
-    read = memory.router.reader.read(question, backbone.states.early([question])[0])
-    torch.testing.assert_close(read.vectors, stored.take(torch.tensor([0])).vectors, rtol=0, atol=1e-4)
+    read = memory.router.reader.read([question], backbone.states.early([question]))
+    torch.testing.assert_close(read.vectors, stored.take(torch.tensor([0])).vectors, rtol=0, atol=1e-2)
+
+
+def test_questions_read_together_are_those_read_one_by_one(memory, backbone):
+    reader = memory.router.reader
+    ids = [backbone.prompts.question(text) for text in ("Who built it?", "?!", "Wie lange dauert der Urlaub im Mai?")]
+    states = backbone.states.early(ids)
+    together = reader.read(ids, states)
+    alone = Questions.cat([reader.read([question], [state]) for question, state in zip(ids, states, strict=True)])
+    for name, column in vars(together).items():
+        torch.testing.assert_close(column, getattr(alone, name), rtol=0, atol=1e-3, msg=name)
+    assert together.offsets.diff()[1] == 0
 
 
 def test_a_rare_word_weighs_more_than_a_common_one_and_none_less_than_nothing(memory):

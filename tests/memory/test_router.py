@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import FACTS
 
-from memtune.memory.router import CERTAIN, Route, Router, all_pairs, search
+from memtune.memory.router import CERTAIN, Route, Router
 from memtune.memory.words import word_bucket
 
 
@@ -22,23 +22,6 @@ def route(backbone, memory):
     return ask
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 1024])
-@pytest.mark.parametrize("count", [1, 5, 40, 99])
-def test_search_is_brute_force(count, chunk):
-    draw = torch.Generator().manual_seed(0)
-    asked, stored = (torch.nn.functional.normalize(torch.randn(rows, 16, generator=draw), dim=-1) for rows in (7, 40))
-    cosines, numbers = search(asked, stored, count, chunk)
-    for row, vector in enumerate(asked):
-        every = [float(vector.double() @ other.double()) for other in stored]
-        nearest = sorted(range(40), key=lambda i: -every[i])[:count]
-        assert numbers[row].tolist() == nearest
-        assert cosines[row].tolist() == pytest.approx([every[i] for i in nearest], abs=1e-6)
-
-
-def test_pairs_are_asked_with_candidate_row_by_row():
-    assert all_pairs(torch.tensor([[5, 6], [7, 8]])).tolist() == [[0, 5], [0, 6], [1, 7], [1, 8]]
-
-
 def test_every_stored_question_takes_the_route_to_its_own_fact(route):
     routes = route([question for _, question, _ in FACTS])
     assert [r.fact for r in routes] == list(range(len(FACTS)))
@@ -48,6 +31,10 @@ def test_every_stored_question_takes_the_route_to_its_own_fact(route):
 def test_a_paraphrase_of_the_file_takes_the_route_to_its_fact(route):
     [found] = route(["What is the last stop of tram 12?"])
     assert found.fired and FACTS[found.fact][0] == "tram"
+
+
+def test_the_stored_questions_take_their_own_routes_fact_by_fact(memory):
+    assert [(r.fact, r.score) for r in memory.router.own_routes()] == [(i, CERTAIN) for i in range(len(FACTS))]
 
 
 def test_routes_come_in_the_order_of_the_questions(route):
@@ -123,5 +110,5 @@ def test_a_turn_is_read_from_its_last_sentences_and_from_more_where_a_stored_que
     router = Router(memory.config.router)
     router.load_state_dict(memory.router.state_dict())
     stored, owner = memory.router.stored, memory.router.get_buffer("owner")
-    router.store([backbone.prompts.question("Three words. Two more. What?")], stored, owner)
+    router.store(stored, owner, memory.router.lists, sentences=2)
     assert len(router.parts(question)) == len(texts) + 2

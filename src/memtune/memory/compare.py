@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .questions import Questions, ragged_rows
+from .questions import Questions
+from .stored import StoredQuestions
 from .words import CAPITAL, DIGIT, NAME, sketch_marks
 
 __all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features", "kin"]
 
 Idf = Callable[[Tensor], Tensor]
+AnyQuestions = Questions | StoredQuestions
 
 WORDS = 12  # of each side: the rarest that found least; a long question's others are common words
 EVIDENCE = 19  # figures of a word
@@ -35,12 +37,12 @@ SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
 RAREST = 8.0  # nats; about the IDF of a word that only one question holds
 
 
-def gate_features(asked: Questions, stored: Questions, pairs: Tensor, idf: Idf) -> Tensor:
+def gate_features(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf: Idf) -> Tensor:
     """Features float32 ``(pairs, FEATURES)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
     if not len(pairs):
         return torch.zeros(0, FEATURES)
     chunks = [
-        _features(_Side.of(asked, chunk[:, 0], idf), _Side.of(stored, chunk[:, 1], idf))
+        _features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf))
         for chunk in pairs.split(PAIRS_PER_CHUNK)
     ]
     return torch.round(torch.cat(chunks) * GRID) / GRID
@@ -66,21 +68,21 @@ class _Side:
     idf: Tensor  # nats, 0 where padded
 
     @classmethod
-    def of(cls, questions: Questions, which: Tensor, idf: Idf) -> _Side:
-        rows, offsets = ragged_rows(questions.offsets, which)
-        lengths = offsets.diff()
+    def of(cls, questions: Questions, idf: Idf) -> _Side:
+        lengths = questions.offsets.diff()
         place = torch.arange(max(1, int(lengths.max())))
         real = place < lengths[:, None]
-        index = (offsets[:-1, None] + place).clamp_max(max(0, len(rows) - 1))
+        words = len(questions.buckets)
+        index = (questions.offsets[:-1, None] + place).clamp_max(max(0, words - 1))
 
         def padded(column: Tensor) -> Tensor:
             # Questions of punctuation alone have no words at all: they compare as padding.
-            return column[rows[index]] if len(rows) else column.new_zeros(index.shape + column.shape[1:])
+            return column[index] if words else column.new_zeros(index.shape + column.shape[1:])
 
         meaning, relation = padded(questions.meaning).float(), padded(questions.relation).float()
         sketch, bucket, kind = sketch_marks(padded(questions.sketch)), padded(questions.buckets), padded(questions.kind)
         tokens = padded(questions.tokens).float().log1p() / 2  # about as large as the other figures
-        return cls(questions.vectors[which], real, meaning, relation, sketch, bucket, kind, tokens, idf(bucket) * real)
+        return cls(questions.vectors, real, meaning, relation, sketch, bucket, kind, tokens, idf(bucket) * real)
 
     @property
     def name(self) -> Tensor:

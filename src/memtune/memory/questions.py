@@ -1,4 +1,4 @@
-"""Questions as the router keeps them: one vector for the index, and a row for each word for the gate.
+"""Questions as the router reads them: one vector for the index, and a row for each word for the gate.
 
 A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a
 projection learned so that wordings of one relation fall together; beside them what its letters say: sketch,
@@ -8,7 +8,7 @@ on the unit that is replaced when somebody rewords a question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .words import BUCKETS, Vocabulary, sketches, word_bucket, words_of
 
-__all__ = ["WORD_COLUMNS", "Questions", "Reader", "Views", "Whitening", "count_words"]
+__all__ = ["Questions", "Reader", "Views", "Whitening", "count_words"]
 
 Ids = tuple[int, ...]
 PUNCTUATION_WEIGHT = 0.05
@@ -105,18 +105,19 @@ class Reader:
         """Rarity in nats: ln of documents over documents with the word, at least 0."""
         return torch.log((self.documents + 1) / (self.counts[buckets.long()] + 0.5)).clamp_min(0.0)
 
-    def read(self, ids: Ids, states: Tensor) -> Questions:
-        """``states`` float32 (taps, tokens, hidden) of the question ``ids``."""
-        words, owners = words_of(ids, self.vocabulary)
+    def read(self, ids: Sequence[Ids], states: Sequence[Tensor]) -> Questions:
+        """``states``: float32 (taps, tokens, hidden) of each question."""
+        found = [words_of(question, self.vocabulary) for question in ids]
+        words = [word for words, _ in found for word in words]
+        offsets = F.pad(torch.tensor([len(words) for words, _ in found]).cumsum(0), (1, 0))
+        firsts = zip(offsets.tolist(), (owners for _, owners in found), strict=False)
+        owner = torch.tensor([first + word if word >= 0 else -1 for first, owners in firsts for word in owners])
         buckets = torch.tensor([word_bucket(word.text) for word in words], dtype=torch.int32)
-        owner = torch.tensor(owners)
-        views, late = self.views, states[-1]
-        both = torch.cat([views.meaning(late), (late - views.meaning.mean) @ views.relation], 1)
-        pooled = _pool(both, owner, len(words))
-        meaning, relation = pooled.tensor_split([views.meaning.map.shape[1]], dim=1)
+        early, late = (torch.cat([state[tap] for state in states]) for tap in (0, -1))
+        meaning, relation = self._views(late, owner, len(words))
         return Questions(
-            vectors=self._vector(states[0], owner, self.idf(buckets)),
-            offsets=torch.tensor([0, len(words)]),
+            vectors=self._vectors(early, owner, self.idf(buckets), torch.tensor([len(question) for question in ids])),
+            offsets=offsets,
             meaning=F.normalize(meaning, dim=-1).half(),
             relation=relation.half(),
             sketch=sketches(words),
@@ -125,23 +126,23 @@ class Reader:
             tokens=torch.bincount(owner[owner >= 0], minlength=len(words)).clamp_max(255).to(torch.uint8),
         )
 
-    def read_all(self, ids: Sequence[Ids], states: Sequence[Tensor]) -> Questions:
-        return Questions.cat([self.read(i, s) for i, s in zip(ids, states, strict=True)])
+    def _views(self, states: Tensor, owner: Tensor, words: int) -> tuple[Tensor, ...]:
+        """Meaning and relation of each word, both ``(words, d_gate)``: the mean over its tokens."""
+        views, inside = self.views, owner >= 0  # punctuation belongs to no word
+        rows = torch.cat([views.meaning(states), (states - views.meaning.mean) @ views.relation], 1)
+        sums = torch.zeros(words, rows.shape[1]).index_add_(0, owner[inside], rows[inside])
+        means = sums / torch.bincount(owner[inside], minlength=words).clamp_min(1)[:, None]
+        return means.tensor_split([views.meaning.map.shape[1]], dim=1)
 
-    def _vector(self, states: Tensor, owner: Tensor, idf: Tensor) -> Tensor:
-        """The index vector (1, d_index): whitened token states, weighed by the rarity of their word."""
-        padded = F.pad(idf, (0, 1), value=PUNCTUATION_WEIGHT)  # owner -1 is the last entry
-        return F.normalize((self.views.index(states) * padded[owner][:, None]).sum(0, keepdim=True), dim=-1)
+    def _vectors(self, states: Tensor, owner: Tensor, idf: Tensor, lengths: Tensor) -> Tensor:
+        """Index vectors (questions, d_index): whitened token states, weighed by the rarity of their word."""
+        weight = F.pad(idf, (0, 1), value=PUNCTUATION_WEIGHT)[owner]  # owner -1 is the last entry
+        rows = self.views.index(states) * weight[:, None]
+        question = torch.arange(len(lengths)).repeat_interleave(lengths)
+        return F.normalize(torch.zeros(len(lengths), rows.shape[1]).index_add_(0, question, rows), dim=-1)
 
 
-def _pool(rows: Tensor, owner: Tensor, words: int) -> Tensor:
-    """The mean of the rows of each word: ``(tokens, d)`` to ``(words, d)``; tokens without a word are left out."""
-    inside = owner >= 0
-    sums = torch.zeros(words, rows.shape[1]).index_add_(0, owner[inside], rows[inside])
-    return sums / torch.bincount(owner[inside], minlength=words).clamp_min(1)[:, None]
-
-
-def count_words(documents: Sequence[Ids], vocabulary: Vocabulary) -> Tensor:
+def count_words(documents: Iterable[Ids], vocabulary: Vocabulary) -> Tensor:
     """How many of the documents hold a word, by bucket: float32 (BUCKETS,)."""
     counts = torch.zeros(BUCKETS)
     for ids in documents:

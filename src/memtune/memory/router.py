@@ -6,18 +6,18 @@ then compares the question with each candidate word by word; the best one fires 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from .compare import gate_features, kin
 from .gate import Gate
-from .questions import WORD_COLUMNS, Questions, Reader, Views, Whitening
-from .words import BUCKETS, SKETCH, Vocabulary, endings, sentence_starts
+from .index import Lists, all_pairs, lengths_of
+from .questions import Questions, Reader, Views, Whitening
+from .stored import NO_WORDS, StoredQuestions, digests
+from .words import BUCKETS, SKETCH, Vocabulary, endings
 
 __all__ = ["CANDIDATES", "Route", "Router", "RouterSizes"]
 
@@ -25,14 +25,17 @@ CANDIDATES = 32
 CERTAIN = 30.0  # the score of a question in the very words of a stored one; of one that is too far from it, negative
 TOGETHER = 256  # questions that the gate compares at once: some 2 KB for each candidate of each
 ENDINGS = 3  # sentence ends of a turn that a question may stand behind; more where a stored one has several itself
-STORED = ("vectors", "offsets", *WORD_COLUMNS)
+LISTS = ("centroids", "order", "list_offsets", "probes")  # as in Lists
+STORED = tuple(field.name for field in fields(StoredQuestions))
 Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class RouterSizes:
     wordings: int  # stored questions: one a fact, and one more for each paraphrase in the file
+    lists: int  # of the index, 0 where every stored question is compared
     words: int
+    spellings: int  # different words
     hidden: int
     d_index: int
     d_gate: int
@@ -62,14 +65,19 @@ class Router(nn.Module):
         self.sizes = sizes
         shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "owner": ((sizes.wordings,), torch.int64),  # the fact that a stored question asks for
-            "vectors": ((sizes.wordings, sizes.d_index), torch.float32),
+            "vectors": ((sizes.wordings, sizes.d_index), torch.int8),
+            "centroids": ((sizes.lists, sizes.d_index), torch.int8),
+            "order": ((sizes.wordings if sizes.lists else 0,), torch.int32),
+            "list_offsets": ((sizes.lists + 1,), torch.int32),
+            "probes": ((1,), torch.int32),
+            "digests": ((sizes.wordings,), torch.int64),
             "offsets": ((sizes.wordings + 1,), torch.int64),
-            "meaning": ((sizes.words, sizes.d_gate), torch.float16),
-            "relation": ((sizes.words, sizes.d_gate), torch.float16),
-            "sketch": ((sizes.words, SKETCH // 8), torch.uint8),
-            "buckets": ((sizes.words,), torch.int32),
-            "kind": ((sizes.words,), torch.uint8),
-            "tokens": ((sizes.words,), torch.uint8),
+            "views": ((sizes.words, sizes.d_gate), torch.uint8),
+            "strength": ((sizes.words,), torch.float16),
+            "looks": ((sizes.words,), torch.uint8),
+            "spelling": ((sizes.words,), torch.int32),
+            "sketch": ((sizes.spellings, SKETCH // 8), torch.uint8),
+            "buckets": ((sizes.spellings,), torch.int32),
             "counts": ((BUCKETS,), torch.float32),
             "documents": ((1,), torch.float32),
             "threshold": ((1,), torch.float32),
@@ -88,7 +96,8 @@ class Router(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         self.gate = Gate()
         self._reader: Reader | None = None
-        self._exact: dict[bytes, int] = {}
+        self._by_digest: tuple[Tensor, Tensor] | None = None
+        self._lengths: Tensor | None = None
 
     @property
     def reader(self) -> Reader:
@@ -104,14 +113,19 @@ class Router(nn.Module):
         return self._reader
 
     @property
-    def stored(self) -> Questions:
-        return Questions(**{name: self.get_buffer(name) for name in STORED})
+    def stored(self) -> StoredQuestions:
+        return StoredQuestions(**{name: self.get_buffer(name) for name in STORED})
 
-    def first_wordings(self) -> Questions:
-        """The stored questions of the facts themselves, without their paraphrases, in the order of the facts."""
+    @property
+    def lists(self) -> Lists:
+        return Lists(*map(self.get_buffer, LISTS))
+
+    def own_routes(self) -> Iterator[Route]:
+        """Fact by fact, the route of its own question as it is stored, its paraphrases left out."""
         owner: Tensor = self.get_buffer("owner")
         first = torch.nonzero(torch.diff(owner, prepend=owner.new_full((1,), -1))).squeeze(1)
-        return self.stored.take(first)
+        for numbers in first.split(TOGETHER):
+            yield from self.decide(self.stored.take(numbers))
 
     def set_reader(self, reader: Reader) -> None:
         """Keeps what ``reader`` reads with."""
@@ -128,14 +142,15 @@ class Router(nn.Module):
             self.get_buffer(name).copy_(tensor)
         self._reader = None
 
-    def store(self, ids: Sequence[Ids], questions: Questions, owner: Tensor) -> None:
-        """Keeps ``questions``, which were read from ``ids``; number i asks for the fact ``owner[i]``."""
-        within = max((len(sentence_starts(question, self.reader.vocabulary)) for question in ids), default=0)
-        self.get_buffer("sentences").fill_(ENDINGS + within)
+    def store(self, questions: StoredQuestions, owner: Tensor, lists: Lists, sentences: int) -> None:
+        """Question number i asks for the fact ``owner[i]``; none has more than ``sentences`` sentence ends inside."""
+        for name, column in zip(LISTS, vars(lists).values(), strict=True):
+            self.get_buffer(name).copy_(column)
         for name in STORED:
             self.get_buffer(name).copy_(getattr(questions, name))
         self.get_buffer("owner").copy_(owner)
-        self._exact = {}
+        self.get_buffer("sentences").fill_(ENDINGS + sentences)
+        self._by_digest = self._lengths = None
 
     def parts(self, ids: Ids) -> list[Ids]:
         """What of a turn is routed: all of it, and each of its last sentences to the end."""
@@ -152,7 +167,7 @@ class Router(nn.Module):
         """``states``: float32 (taps, tokens, hidden) a question, from ``EarlyStates``."""
         if not questions:
             return []
-        return self.decide(self.reader.read_all(questions, states))
+        return self.decide(self.reader.read(questions, states))
 
     @torch.inference_mode()
     def decide(self, asked: Questions) -> list[Route]:
@@ -169,19 +184,25 @@ class Router(nn.Module):
 
     def _in_stored_words(self, asked: Questions) -> dict[int, Route]:
         """The routes of the asked questions whose words are those of a stored one, one by one."""
-        if not self._exact:
-            self._exact = {words: number for number, words in enumerate(_spelt(self.stored))}
-        found = {row: self._exact[words] for row, words in enumerate(_spelt(asked)) if words and words in self._exact}
-        numbers = torch.tensor(list(found.values()), dtype=torch.int64)
-        similarity = (asked.vectors[list(found)] * self.get_buffer("vectors")[numbers]).sum(1)
-        return dict(zip(found, self._routes(numbers, torch.full_like(similarity, CERTAIN), similarity), strict=True))
+        if self._by_digest is None:
+            self._by_digest = self.get_buffer("digests").sort(stable=True)
+        known, numbers = self._by_digest
+        own = digests(asked)
+        place = torch.searchsorted(known, own).clamp_max(len(known) - 1)
+        rows = torch.nonzero((known[place] == own) & (own != NO_WORDS)).squeeze(1)
+        found = numbers[place[rows]]
+        similarity = (asked.vectors[rows] * self.stored.take(found).vectors).sum(1)
+        routes = self._routes(found, torch.full_like(similarity, CERTAIN), similarity)
+        return dict(zip(rows.tolist(), routes, strict=True))
 
     def _compared(self, asked: Questions) -> list[Route]:
         """Index, then gate."""
         if not len(asked):
             return []
         stored = self.stored
-        similarity, candidates = search(asked.vectors, stored.vectors, CANDIDATES)
+        if self._lengths is None:
+            self._lengths = lengths_of(stored.vectors)
+        similarity, candidates = self.lists.search(asked.vectors, stored.vectors, CANDIDATES, self._lengths)
         features = gate_features(asked, stored, all_pairs(candidates), self.reader.idf)
         scores = self.gate(features).view(candidates.shape) - self.get_buffer("caution")[candidates]
         far = (similarity < self.get_buffer("nearness")) & ~kin(features).view(candidates.shape)
@@ -193,33 +214,3 @@ class Router(nn.Module):
         threshold, owner = float(self.get_buffer("threshold")), self.get_buffer("owner")[stored]
         columns = zip(owner.tolist(), scores.tolist(), similarity.tolist(), strict=True)
         return [Route(fact, score, threshold, cosine) for fact, score, cosine in columns]
-
-
-def _spelt(questions: Questions) -> list[bytes]:
-    """For each question a digest of its words in their order, "" where it has none.
-
-    Buckets alone would not do: in a file of many names another name falls into the bucket of one of them.
-    """
-    buckets, sketch = questions.buckets.cpu().numpy(), questions.sketch.cpu().numpy()
-
-    def digest(start: int, end: int) -> bytes:
-        return blake2b(buckets[start:end].tobytes() + sketch[start:end].tobytes(), digest_size=16).digest()
-
-    return [digest(start, end) if end > start else b"" for start, end in pairwise(questions.offsets.tolist())]
-
-
-def search(asked: Tensor, stored: Tensor, count: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """Exact: the ``count`` nearest stored vectors of each asked one, as (cosine, number), both ``(asked, count)``."""
-    count = min(count, len(stored))
-    found = [(rows @ stored.T).topk(count) for rows in asked.split(chunk)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
-
-
-def all_pairs(candidates: Tensor) -> Tensor:
-    """``(asked, candidate)`` for every entry of ``candidates`` (asked, k): int64 (asked * k, 2).
-
-    >>> all_pairs(torch.tensor([[5, 6], [7, 8]])).tolist()
-    [[0, 5], [0, 6], [1, 7], [1, 8]]
-    """
-    asked = torch.arange(len(candidates)).repeat_interleave(candidates.shape[1])
-    return torch.stack([asked, candidates.flatten()], 1)

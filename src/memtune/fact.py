@@ -1,0 +1,98 @@
+"""A fact, and any number of them packed as the lines of JSON that a project keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from memtune.errors import ProjectError
+from memtune.located import show
+
+__all__ = ["Fact", "PackedFacts", "facts_to_jsonl"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One question, its exact answer, and other wordings of the question."""
+
+    id: str
+    question: str
+    answer: str
+    paraphrases: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that is taught: equal for two facts that differ only in where they were read."""
+        content = {"id": self.id, "question": self.question, "answer": self.answer, "paraphrases": self.paraphrases}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """Everything that asks for the answer, the question first."""
+        return (self.question, *self.paraphrases)
+
+
+class PackedFacts(Sequence[Fact]):
+    """Facts as UTF-8 lines of JSON; each is made when it is asked for.
+
+    A line takes some 150 bytes, an object with its texts four times as many. ``name``: the file in a ProjectError.
+    """
+
+    def __init__(self, data: bytes | bytearray, name: str = "facts.jsonl") -> None:
+        self.data, self.name = data, name
+        self._starts = array("q", [0])  # and, as the last entry, the end
+        while self._starts[-1] < len(data):
+            self._starts.append(data.find(b"\n", self._starts[-1]) + 1 or len(data))
+
+    @classmethod
+    def pack(cls, facts: Iterable[Fact]) -> PackedFacts:
+        data = bytearray()
+        for fact in facts:
+            data += _line(fact).encode()
+        return cls(data)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> Fact: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Fact]: ...
+    def __getitem__(self, number: int | slice) -> Fact | list[Fact]:
+        """Raises ProjectError if the line is none that ``pack`` wrote."""
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        number %= len(self)
+        return _stored(self.data[self._starts[number] : self._starts[number + 1]], f"{self.name}:{number + 1}")
+
+    def __iter__(self) -> Iterator[Fact]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def facts_to_jsonl(facts: Iterable[Fact]) -> str:
+    """One line of JSON for each fact, with every field."""
+    return "".join(map(_line, facts))
+
+
+def _line(fact: Fact) -> str:
+    return f"{json.dumps(vars(fact), ensure_ascii=False)}\n"
+
+
+def _stored(line: bytes | bytearray, place: str) -> Fact:
+    try:
+        values = json.loads(line)
+        fact = Fact(**{**values, "paraphrases": tuple(values["paraphrases"])})
+        texts = (fact.id, fact.question, fact.answer, fact.source, *fact.paraphrases)
+        if isinstance(values["paraphrases"], list) and all(isinstance(text, str) for text in texts):
+            return fact
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass  # one message for every kind of damage
+    shown = show(line.decode("utf-8", "replace").rstrip("\n"))
+    raise ProjectError(f"{place}: not a stored fact: {shown}", hint="run memtune ingest again with the facts")

@@ -1,0 +1,111 @@
+"""Stored questions, packed: the router keeps about a kilobyte of each.
+
+The index vector is rounded to eight bits and each of a word's two views to four; how a word is spelt is kept once for
+all questions that hold it. Unit rows need no scale beside them: what is rounded is brought back to unit length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .index import rounded
+from .questions import Questions, ragged_rows
+from .words import SKETCH
+
+__all__ = ["NO_WORDS", "StoredQuestions", "digests"]
+
+NIBBLE = 7  # the largest integer of four bits, which are kept from 1 on
+KINDS = 4  # PLAIN, CAPITAL, NAME and DIGIT share a byte with the number of tokens
+NO_WORDS = 0  # digest of a question without words
+
+
+@dataclass(frozen=True)
+class StoredQuestions:
+    """Any number of questions, ragged: the words of question i are rows ``offsets[i]:offsets[i + 1]``."""
+
+    vectors: Tensor  # int8 (questions, d_index), of any length
+    digests: Tensor  # int64 (questions,), of the words in their order
+    offsets: Tensor  # int64 (questions + 1,)
+    views: Tensor  # uint8 (words, d_gate): meaning in the low four bits, relation in the high ones
+    strength: Tensor  # float16 (words,): length of the relation row
+    looks: Tensor  # uint8 (words,): kind, and KINDS times the tokens
+    spelling: Tensor  # int32 (words,): which of the spellings below
+    sketch: Tensor  # uint8 (spellings, SKETCH / 8)
+    buckets: Tensor  # int32 (spellings,)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def pack(cls, parts: Iterable[Questions]) -> StoredQuestions:
+        """All questions of the parts in their order. Each part is let go: as read it takes several times the room."""
+        spellings: dict[bytes, int] = {}
+        packed = [_columns(part, spellings) for part in parts]
+        columns = {name: torch.cat([part.pop(name) for part in packed]) for name in tuple(packed[0])}
+        table = torch.frombuffer(bytearray(b"".join(spellings)), dtype=torch.uint8) if spellings else torch.empty(0)
+        sketch, bucket = table.view(len(spellings), SKETCH // 8 + 4).split([SKETCH // 8, 4], 1)
+        return cls(
+            offsets=F.pad(columns.pop("lengths").cumsum(0), (1, 0)),
+            sketch=sketch.to(torch.uint8).contiguous(),
+            buckets=bucket.to(torch.uint8).contiguous().view(torch.int32).squeeze(1),
+            **columns,
+        )
+
+    def take(self, which: Tensor) -> Questions:
+        """The questions numbered ``which`` (any order, repeats allowed), about as they were read."""
+        rows, offsets = ragged_rows(self.offsets, which)
+        views, looks, spelling = self.views[rows], self.looks[rows], self.spelling[rows]
+        relation = _restored(views >> 4) * self.strength[rows, None]
+        return Questions(
+            vectors=F.normalize(self.vectors[which].float(), dim=-1),
+            offsets=offsets,
+            meaning=_restored(views & 15).half(),
+            relation=relation.half(),
+            sketch=self.sketch[spelling],
+            buckets=self.buckets[spelling],
+            kind=looks % KINDS,
+            tokens=looks // KINDS,
+        )
+
+
+def _columns(part: Questions, spellings: dict[bytes, int]) -> dict[str, Tensor]:
+    """A part in columns that can be joined; ``spellings`` takes in its new words."""
+    meaning, relation = (rounded(rows.float(), NIBBLE) + NIBBLE + 1 for rows in (part.meaning, part.relation))
+    words = torch.cat([part.sketch, part.buckets[:, None].view(torch.uint8)], 1)
+    spelt = [spellings.setdefault(row.tobytes(), len(spellings)) for row in words.numpy()]
+    return {
+        "vectors": rounded(part.vectors),
+        "digests": digests(part),
+        "lengths": part.offsets.diff(),
+        "views": (meaning + 16 * relation.int()).to(torch.uint8),
+        "strength": part.relation.float().norm(dim=1).half(),
+        "looks": part.kind + KINDS * part.tokens.clamp_max(255 // KINDS),
+        "spelling": torch.tensor(spelt, dtype=torch.int32),
+    }
+
+
+def _restored(nibbles: Tensor) -> Tensor:
+    """Unit rows, float32."""
+    return F.normalize(nibbles.float() - (NIBBLE + 1), dim=-1)
+
+
+def digests(questions: Questions) -> Tensor:
+    """For each question a number that stands for its words in their order, int64 ``(questions,)``.
+
+    Buckets alone would not do: in a file of many names another name falls into the bucket of one of them.
+    """
+    buckets, sketch = questions.buckets.cpu().numpy(), questions.sketch.cpu().numpy()
+
+    def digest(start: int, end: int) -> int:
+        words = buckets[start:end].tobytes() + sketch[start:end].tobytes()
+        return int.from_bytes(blake2b(words, digest_size=8).digest(), "little", signed=True)
+
+    runs = pairwise(questions.offsets.tolist())
+    return torch.tensor([digest(*run) if run[1] > run[0] else NO_WORDS for run in runs], dtype=torch.int64)
