@@ -23,8 +23,8 @@ TOGETHER = 256  # asked vectors whose scores are held at once, each with
 SPAN = 1 << 16  # so many stored ones
 BLOCK = 4096  # stored rows that are made float at once: 6 MB, which stay in the cache
 RUN = 64  # neighbouring scores that are looked through by their largest
-FEW = 16  # more asked vectors than one for so many lists go through the lists together, in parts of
-VISITS = 1 << 18  # so many visits to a list
+FEW = 8  # with more asked vectors than one for so many lists each list is fetched once, for all of them
+VISITS = 1 << 18  # whose finds are held at once
 SAMPLE = 32  # vectors for each list that the centroids are fitted to
 ROUNDS = 6
 AGREEMENT = 0.999
@@ -73,11 +73,10 @@ class Lists:
 
     def _by_list(self, asked: Tensor, which: Tensor, stored: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The same for many: each list is fetched once, for all who probe it."""
-        cosines = torch.full((which.numel(), count), float("-inf"))
-        numbers = torch.zeros(which.numel(), count, dtype=torch.int32)
-        visits = (
-            which.flatten().argsort(stable=True).split(which.flatten().bincount(minlength=len(self.centroids)).tolist())
-        )
+        flat = which.flatten()
+        cosines = torch.full((len(flat), count), float("-inf"))
+        numbers = torch.zeros(len(flat), count, dtype=torch.int32)
+        visits = flat.argsort(stable=True).split(flat.bincount(minlength=len(self.centroids)).tolist())
         lists = self.order.split(self.offsets.diff().tolist())
         for visit, members in zip(visits, lists, strict=True):
             if len(visit) and len(members):
@@ -85,7 +84,8 @@ class Lists:
                 cosines[visit, : near.shape[1]], numbers[visit, : near.shape[1]] = near, members[places]
         cosines, places = cosines.view(len(asked), -1).topk(count)
         found, few = numbers.view(len(asked), -1).gather(1, places).long(), cosines[:, -1] == float("-inf")
-        cosines[few], found[few] = search(asked[few], stored, count)
+        if few.any():
+            cosines[few], found[few] = search(asked[few], stored, count)
         return cosines, found
 
 
