@@ -28,7 +28,8 @@ from memtune.measures import wilson
 from memtune.memory.bank import Bank
 from memtune.memory.module import Attachment, Memory, MemoryConfig
 from memtune.memory.router import Route
-from memtune.routing import RouterReport, Wording, build_router
+from memtune.routing import RouterReport, build_router
+from memtune.wordings import Wordings
 
 SETS = Path(__file__).parent / "wordings"
 UNRELATED = "unrelated"
@@ -87,9 +88,9 @@ def _row(entry: dict[str, Any]) -> Row:
 def memory_of(backbone: Backbone, rows: Sequence[Row], false_fire: float, seed: int) -> tuple[Memory, RouterReport]:
     """The memory that ingest would build over the rows' own questions; their paraphrases stay out of it."""
     prompts = backbone.prompts
-    wordings = [Wording(i, row.question) for i, row in enumerate(rows)]
+    wordings = Wordings([Fact(row.id, row.question, row.answer) for row in rows], prompts.question)
     router, report = build_router(backbone, wordings, false_fire=false_fire, seed=seed)
-    experts = [prompts.fact(Fact(row.id, row.question, row.answer)).experts for row in rows]
+    experts = [len(prompts.answer(row.answer)) for row in rows]
     bank = Bank.assigned([row.id for row in rows], experts, backbone.hidden)
     memory = Memory(MemoryConfig(bank.sizes, router.sizes, prompts.format, backbone.states.taps))
     memory.router, memory.bank = router, bank

@@ -9,8 +9,10 @@ from tiny import FACTS
 
 from memtune import routing
 from memtune.events import Note
+from memtune.fact import Fact
 from memtune.project import Project
-from memtune.routing import Wording, build_router
+from memtune.routing import build_router
+from memtune.wordings import Wordings
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_the_facts_that_are_easily_taken_for_each_other_are_told_worst_first(rec
 def test_in_a_large_file_the_index_has_lists_and_says_what_they_find(backbone, monkeypatch):
     monkeypatch.setattr(routing, "list_count", lambda stored: 4)
     notes = []
-    wordings = [Wording(number, question) for number, (_, question, _) in enumerate(FACTS)]
+    wordings = Wordings([Fact(*fact) for fact in FACTS], backbone.prompts.question)
     router, _ = build_router(backbone, wordings, false_fire=0.01, seed=0, on_event=notes.append)
     assert router.sizes.lists == len(router.lists.centroids) == 4
     assert sorted(router.lists.order.tolist()) == list(range(len(FACTS)))

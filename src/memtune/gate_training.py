@@ -17,12 +17,13 @@ from torch import Tensor
 from memtune.lessons import background_prompts
 from memtune.memory.compare import gate_features
 from memtune.memory.gate import MEMBERS, Gate
-from memtune.memory.index import all_pairs, search
+from memtune.memory.index import Lists, all_pairs, search
 from memtune.memory.questions import Questions
 from memtune.memory.stored import StoredQuestions
 from memtune.names import NameFinder
 from memtune.reading import Reading
 from memtune.rewordings import fragments, near_misses, overlaps, rewordings
+from memtune.wordings import Wordings
 
 __all__ = ["BACKGROUND", "COMPARED_FACTS", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Workshop"]
 __all__ += ["REWORDED_FACTS", "nearest_others", "spread", "train", "training_rows"]
@@ -36,7 +37,7 @@ SAME, REWORDED, NEIGHBOUR, BESIDE, NEAR_MISS, OVERLAP, BACKGROUND = range(7)  # 
 FOLDS = 3
 STEPS, BATCH, RATE = 1500, 512, 1e-2
 LESSON_SHARE = 0.05  # of the draws, at least; the rest is the user's own questions
-LENDERS = 100  # questions, at least, whose names are put into others
+LENDERS, LENT = 100, 20_000  # questions, at least and at most, whose names are put into others
 LESSONS_WORTH = 80  # facts: a file of so many gets half of the draws, a smaller one leans on the lessons
 
 
@@ -68,15 +69,13 @@ class Rows:
 
 
 def training_rows(
-    workshop: Workshop, texts: Sequence[str], stored: StoredQuestions, owner: Tensor, strangers: Questions, seed: int
+    workshop: Workshop, wordings: Wordings, stored: StoredQuestions, strangers: Questions, seed: int
 ) -> Rows:
-    """The user's own questions, ``texts`` that are ``stored``, against each other, against synthetic wordings of
-    themselves, and the background.
-    """
-    chosen = spread(len(texts), REWORDED_FACTS)
-    own, compared = torch.tensor(chosen), torch.tensor(spread(len(texts), COMPARED_FACTS))
+    """The user's own questions against each other, against synthetic wordings of themselves, and the background."""
+    chosen, owner = spread(len(wordings), REWORDED_FACTS), wordings.owner
+    own, compared = torch.tensor(chosen), torch.tensor(spread(len(wordings), COMPARED_FACTS))
     lines = list(background_prompts())
-    lenders = _lenders(texts, lines)
+    lenders = _lenders(wordings, lines)
     kinds: dict[int, Callable[[str], list[str]]] = {
         REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
         NEAR_MISS: lambda text: near_misses(text, lenders, workshop.names, seed),
@@ -100,7 +99,7 @@ def training_rows(
     add(stored.take(own), torch.stack([torch.arange(len(own)), own], 1), SAME, fold_of(own))
     add_neighbours(stored.take(compared), compared, NEIGHBOURS, NEIGHBOUR)
     for kind, write in kinds.items():
-        made = [(i, text) for i in chosen for text in write(texts[i])]
+        made = [(i, text) for i in chosen for text in write(wordings[i])]
         if made:
             asked, mine = workshop.reading.texts(text for _, text in made), torch.tensor([i for i, _ in made])
             add(asked, torch.stack([torch.arange(len(made)), mine], 1), kind, fold_of(mine))
@@ -122,12 +121,16 @@ def _lenders(texts: Sequence[str], lines: Sequence[str]) -> list[str]:
     Where these are few, prompts of the background help out, those that write names as names.
     """
     capital = [line for line in lines if line != line.lower()]
-    return [*texts, *capital[: max(0, LENDERS - len(texts))]]
+    mine = [texts[i] for i in spread(len(texts), LENT)]
+    return [*mine, *capital[: max(0, LENDERS - len(mine))]]
 
 
-def nearest_others(asked: Questions, stored: StoredQuestions, owner: Tensor, mine: Tensor, count: int) -> Tensor:
-    """Pairs of each asked question with the ``count`` nearest stored ones of other facts."""
-    number = search(asked.vectors, stored.vectors, count + 8)[1]
+def nearest_others(
+    asked: Questions, stored: StoredQuestions, owner: Tensor, mine: Tensor, count: int, lists: Lists | None = None
+) -> Tensor:
+    """Pairs of each asked question with the ``count`` nearest stored ones of other facts; ``lists`` make it faster."""
+    found = lists or Lists.none(stored.vectors.shape[1])
+    number = found.search(asked.vectors, stored.vectors, count + 8)[1]
     pairs = all_pairs(number)
     other = (owner[number] != owner[mine][:, None]).long()
     wanted = (other.cumsum(1) <= count) & (other > 0)

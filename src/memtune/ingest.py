@@ -19,8 +19,9 @@ from memtune.lessons import background_prompts
 from memtune.memory.bank import Bank, Projections
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
-from memtune.routing import RouterReport, Wording, build_router
+from memtune.routing import RouterReport, build_router
 from memtune.store import load_facts, load_memory, save_memory
+from memtune.wordings import Wordings
 
 __all__ = ["IngestResult", "ingest"]
 
@@ -74,8 +75,8 @@ def ingest(
     facts = read_facts(path, question_key=question_key, answer_key=answer_key)
     project = Project(project_dir)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
-    experts = _experts(facts, backbone)
-    wordings = _wordings(facts)
+    wordings = Wordings(facts, backbone.prompts.question)
+    experts = _experts(facts, wordings, backbone)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
     bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
@@ -91,27 +92,23 @@ def ingest(
     return result
 
 
-def _experts(facts: Sequence[Fact], backbone: Backbone) -> list[int]:
+def _experts(facts: Sequence[Fact], wordings: Wordings, backbone: Backbone) -> list[int]:
     """How many experts each fact takes; raises DataError for those that the model cannot say or has no room for."""
     room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
     experts, problems = [], []
-    for fact in facts:
-        item = backbone.prompts.fact(fact)
-        length = len(backbone.prompts.format.prompt(item.question)) + item.experts
+    for number, fact in enumerate(facts):
+        answer = backbone.prompts.answer(fact.answer)
+        length = len(backbone.prompts.format.prompt(wordings.question_of(number))) + len(answer)
         if length > room:
             problems.append(f"{fact.source}: question and answer take {length} tokens, the model has room for {room}")
-        elif (said := backbone.prompts.text(item.answer).strip()) != fact.answer:
+        elif (said := backbone.prompts.text(answer).strip()) != fact.answer:
             problems.append(
                 f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}"
             )
-        experts.append(item.experts)
+        experts.append(len(answer))
     if problems:
         raise DataError(problems, hint="shorten or reword these answers, then run memtune ingest again")
     return experts
-
-
-def _wordings(facts: Sequence[Fact]) -> list[Wording]:
-    return [Wording(number, text) for number, fact in enumerate(facts) for text in (fact.question, *fact.paraphrases)]
 
 
 def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:

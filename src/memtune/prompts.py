@@ -95,9 +95,12 @@ class Prompts:
             )
         return prompt[turns[0].start : turns[0].end]
 
+    def answer(self, text: str) -> tuple[int, ...]:
+        """The ids of an answer as they stand behind its prompt, the stop token included."""
+        return (*self.ids(text if self.has_template else " " + text), self.stop)
+
     def fact(self, fact: Fact) -> EncodedFact:
-        answer = self.ids(fact.answer if self.has_template else " " + fact.answer)
-        return EncodedFact(fact.id, self.question(fact.question), (*answer, self.stop))
+        return EncodedFact(fact.id, self.question(fact.question), self.answer(fact.answer))
 
     def vocabulary(self) -> Vocabulary:
         """The bytes behind every token id; special tokens have none."""

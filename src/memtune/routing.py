@@ -21,9 +21,9 @@ from memtune.names import NameFinder
 from memtune.prior import prior_for
 from memtune.reading import Reading
 from memtune.rewordings import rewordings
+from memtune.wordings import Wordings
 
-__all__ = ["RouterReport", "Wording", "build_router"]
-
+__all__ = ["RouterReport", "build_router"]
 
 CONFUSABLE = 10  # pairs that are named
 
@@ -38,35 +38,33 @@ class RouterReport:
     confusable: tuple[tuple[int, int, float], ...]
 
 
-@dataclass(frozen=True)
-class Wording:
-    """One stored question of fact number ``fact``. Wordings of a fact stand together, its own question first."""
-
-    fact: int
-    text: str
-
-
 def build_router(
-    backbone: Backbone, wordings: Sequence[Wording], *, false_fire: float, seed: int, on_event: OnEvent = ignore
+    backbone: Backbone, wordings: Wordings, *, false_fire: float, seed: int, on_event: OnEvent = ignore
 ) -> tuple[Router, RouterReport]:
     """A router over ``wordings``; at most ``false_fire`` of near-miss questions should pass its threshold."""
     prior = prior_for(backbone, on_event)
     vocabulary = backbone.prompts.vocabulary()
-    texts = [wording.text for wording in wordings]
-    counts = prior.counts + count_words(map(backbone.prompts.question, texts), vocabulary)
+    counts = prior.counts + count_words(wordings.ids(), vocabulary)
     reading = Reading(backbone, Reader(vocabulary, prior.views, counts, float(prior.documents) + len(wordings)))
-    stored = StoredQuestions.pack(_reported(reading.parts(map(backbone.prompts.question, texts)), len(texts), on_event))
-    owner = torch.tensor([wording.fact for wording in wordings], dtype=torch.int64)
     # Names are rare in the lessons and the background: the user's may all share a word.
     workshop = Workshop(reading, NameFinder(prior.counts.tolist(), float(prior.documents)))
-    lists = _lists(workshop, texts, stored, seed, on_event)
-    router = _empty_router(reading.reader, stored, lists)
-    router.store(stored, owner, lists, _sentences(backbone, texts))
-    rows = training_rows(workshop, texts, stored, owner, prior.strangers, seed)
+    router = _stored(workshop, wordings, seed, on_event)
+    rows = training_rows(workshop, wordings, router.stored, prior.strangers, seed)
     train(router.gate, rows, (prior.features, prior.same), seed)
-    found = calibrate(router.gate, rows, len(stored), false_fire)
+    found = calibrate(router.gate, rows, len(wordings), false_fire)
     router.be_as_sure_as(found.threshold, found.nearness, found.caution)
     return router, _report(router, found)
+
+
+def _stored(workshop: Workshop, wordings: Wordings, seed: int, on_event: OnEvent) -> Router:
+    """A router that holds the wordings; its gate has learned nothing yet."""
+    reading = workshop.reading
+    stored = StoredQuestions.pack(_reported(reading.parts(wordings.ids()), len(wordings), on_event))
+    lists = _lists(workshop, wordings, stored, seed, on_event)
+    router = _empty_router(reading.reader, stored, lists)
+    ends = (len(sentence_starts(ids, reading.reader.vocabulary)) for ids in wordings.ids())
+    router.store(stored, wordings.owner, lists, max(ends, default=0))
+    return router
 
 
 def _reported(parts: Iterable[Questions], total: int, on_event: OnEvent) -> Iterator[Questions]:
@@ -88,13 +86,6 @@ def _lists(workshop: Workshop, texts: Sequence[str], stored: StoredQuestions, se
     said = f"the index looks into {found.probes} of {len(lists.centroids)} lists"
     on_event(Note(f"{said}: {found.best:.2%} of rewordings find there what comparing with all finds first"))
     return lists
-
-
-def _sentences(backbone: Backbone, texts: Iterable[str]) -> int:
-    """Of the sentence ends inside a text, the most."""
-    vocabulary = backbone.prompts.vocabulary()
-    ids = map(backbone.prompts.question, texts)
-    return max((len(sentence_starts(question, vocabulary)) for question in ids), default=0)
 
 
 def _empty_router(reader: Reader, stored: StoredQuestions, lists: Lists) -> Router:
@@ -128,7 +119,7 @@ def _confusable(router: Router) -> list[tuple[int, int, float]]:
     stored, owner = router.stored, router.get_buffer("owner")
     mine = torch.tensor(spread(len(stored), COMPARED_FACTS))
     asked = stored.take(mine)
-    pairs = nearest_others(asked, stored, owner, mine, 1)
+    pairs = nearest_others(asked, stored, owner, mine, 1, router.lists)
     if not len(pairs):
         return []
     with torch.inference_mode():

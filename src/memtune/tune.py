@@ -84,6 +84,24 @@ def tune(
         return run.result(run.all_facts())
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """A fact that is being taught, by its number."""
+
+    fact: int
+    item: EncodedFact
+    states: AnswerStates
+
+
+def _final(lessons: Sequence[_Lesson]) -> Tensor:
+    """The states that predict the answers, one after the other: (answer tokens, hidden)."""
+    return torch.cat([lesson.states.final for lesson in lessons])
+
+
+def _targets(lessons: Sequence[_Lesson]) -> Tensor:
+    return torch.tensor([token for lesson in lessons for token in lesson.item.answer])
+
+
 class _Run:
     """One run over one project."""
 
@@ -93,7 +111,6 @@ class _Run:
         self.memory: Memory = load_memory(project)
         self.bank = self.memory.bank
         self.started = self.saved = time.monotonic()
-        self.encoded = [backbone.prompts.fact(fact) for fact in self.facts]
         self.reasons: dict[int, str] = {}
         self.verified = self.verified_exact = 0
 
@@ -129,50 +146,45 @@ class _Run:
         return False
 
     def _chunk(self, numbers: Sequence[int]) -> None:
-        items = [self.encoded[i] for i in numbers]
+        items = [self.backbone.prompts.fact(self.facts[i]) for i in numbers]
         states = self.backbone.answer_states(items)
-        open_ = [
-            place for place, route in enumerate(self._routes(items, states)) if self._own_route(numbers[place], route)
-        ]
+        lessons = [_Lesson(*lesson) for lesson in zip(numbers, items, states, strict=True)]
+        routes = self.memory.router.route([item.question for item in items], [state.early for state in states])
+        open_ = [one for one, route in zip(lessons, routes, strict=True) if self._own_route(one.fact, route)]
         for margin in MARGINS:
             if not open_:
                 return
-            chosen = [numbers[place] for place in open_]
-            self._fit(chosen, [states[place] for place in open_], self.config.until_loss * margin)
-            passed = self._certify(chosen, [states[place] for place in open_])
-            open_ = [place for place, accepted in zip(open_, passed, strict=True) if not accepted]
-        for place in open_:
-            loss = float(self.bank.loss[numbers[place]])
-            self.reasons[numbers[place]] = f"loss {loss:.4f} nats per answer token after {len(MARGINS)} fits"
+            self._fit(open_, self.config.until_loss * margin)
+            passed = self._certify(open_)
+            open_ = [lesson for lesson, accepted in zip(open_, passed, strict=True) if not accepted]
+        for lesson in open_:
+            loss = float(self.bank.loss[lesson.fact])
+            self.reasons[lesson.fact] = f"loss {loss:.4f} nats per answer token after {len(MARGINS)} fits"
 
-    def _routes(self, items: Sequence[EncodedFact], states: Sequence[AnswerStates]) -> list[Route]:
-        return self.memory.router.route([item.question for item in items], [state.early for state in states])
-
-    def _fit(self, numbers: Sequence[int], states: Sequence[AnswerStates], goal: float) -> None:
-        hidden = torch.cat([state.final for state in states])
+    def _fit(self, lessons: Sequence[_Lesson], goal: float) -> None:
+        hidden, targets = _final(lessons), _targets(lessons)
         projections = self.memory.projections
-        values = fit_values(hidden, self._targets(numbers), self.backbone.head, projections.up, goal)
-        experts = torch.cat([torch.arange(run.start, run.stop) for run in map(self.bank.run, numbers)])
+        values = fit_values(hidden, targets, self.backbone.head, projections.up, goal)
+        experts = torch.cat([torch.arange(run.start, run.stop) for run in (self.bank.run(one.fact) for one in lessons)])
         self.bank.put(experts, projections.query(hidden), values)
 
-    def _certify(self, numbers: Sequence[int], states: Sequence[AnswerStates]) -> list[bool]:
+    def _certify(self, lessons: Sequence[_Lesson]) -> list[bool]:
         """The loss of every answer token with the memory on, attention included, over the real LM head.
 
         All facts at once: the head's weights are read once for many rows, which is what this costs.
         """
-        counts = [len(state.final) for state in states]
-        facts = torch.tensor(numbers).repeat_interleave(torch.tensor(counts))
+        counts = [lesson.item.experts for lesson in lessons]
+        facts = torch.tensor([lesson.fact for lesson in lessons]).repeat_interleave(torch.tensor(counts))
         steps = torch.cat([torch.arange(count) for count in counts])
-        final = torch.cat([state.final for state in states])
-        head = self.backbone.head
-        losses = token_losses(final + self.memory.write(final, facts, steps), self._targets(numbers), head)
-        for i, own in zip(numbers, losses.split(counts), strict=True):
-            self.bank.loss[i], self.bank.worst[i] = own.mean(), own.max()
-            self.bank.accepted[i] = float(own.mean()) <= self.config.until_loss and float(own.max()) < LN2
-        return [bool(self.bank.accepted[i]) for i in numbers]
+        final = _final(lessons)
+        losses = token_losses(final + self.memory.write(final, facts, steps), _targets(lessons), self.backbone.head)
+        return [self._accept(lesson.fact, own) for lesson, own in zip(lessons, losses.split(counts), strict=True)]
 
-    def _targets(self, numbers: Sequence[int]) -> Tensor:
-        return torch.tensor([token for i in numbers for token in self.encoded[i].answer])
+    def _accept(self, fact: int, losses: Tensor) -> bool:
+        self.bank.loss[fact], self.bank.worst[fact] = losses.mean(), losses.max()
+        accepted = float(losses.mean()) <= self.config.until_loss and float(losses.max()) < LN2
+        self.bank.accepted[fact] = accepted
+        return accepted
 
     def _verify(self, todo: Sequence[int]) -> None:
         """Real generation, the router deciding each time: every fact, or a sample with the hardest ones in it."""
@@ -182,14 +194,12 @@ class _Run:
             return
         chosen = learned if everything else _sample(learned, self.bank.worst, self.config.seed)
         self.on_event(Note(f"verifying {len(chosen)} facts by generation"))
-        chosen = sorted(
-            chosen, key=lambda i: self.encoded[i].experts
-        )  # a batch generates until its longest answer stops
+        chosen = sorted(chosen, key=self.bank.experts_of)  # a batch generates until its longest answer stops
         asker = Asker(self.backbone, self.memory)
         try:
             for start in range(0, len(chosen), SAMPLE):
                 part = chosen[start : start + SAMPLE]
-                longest = max(self.encoded[i].experts for i in part) + 1
+                longest = max(map(self.bank.experts_of, part)) + 1
                 answers = asker.ask([self.facts[i].question for i in part], longest=longest)
                 for i, answer in zip(part, answers, strict=True):
                     exact = answer.text == self.facts[i].answer and answer.stopped

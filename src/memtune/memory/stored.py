@@ -61,15 +61,16 @@ class StoredQuestions:
     def take(self, which: Tensor) -> Questions:
         """The questions numbered ``which`` (any order, repeats allowed), about as they were read."""
         rows, offsets = ragged_rows(self.offsets, which)
-        views, looks, spelling = self.views[rows], self.looks[rows], self.spelling[rows]
+        # index_select: of rows of bytes it is six times as fast as an index in brackets.
+        views, looks, spelling = (column.index_select(0, rows) for column in (self.views, self.looks, self.spelling))
         relation = _restored(views >> 4) * self.strength[rows, None]
         return Questions(
-            vectors=F.normalize(self.vectors[which].float(), dim=-1),
+            vectors=F.normalize(self.vectors.index_select(0, which).float(), dim=-1),
             offsets=offsets,
             meaning=_restored(views & 15).half(),
             relation=relation.half(),
-            sketch=self.sketch[spelling],
-            buckets=self.buckets[spelling],
+            sketch=self.sketch.index_select(0, spelling),
+            buckets=self.buckets.index_select(0, spelling),
             kind=looks % KINDS,
             tokens=looks // KINDS,
         )
