@@ -18,7 +18,7 @@ WORDINGS = 4
 class Told:
     """A gate whose networks all say the second feature."""
 
-    def members(self, features):
+    def votes(self, features):
         return features[:, 1].expand(MEMBERS, -1)
 
 

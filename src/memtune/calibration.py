@@ -26,7 +26,6 @@ UNRELATED = 10  # a stranger may fire so many times less often than a near miss
 FAR = 0.6  # of the strangers, whose nearest stored question is farther than that of the rest
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
 CAREFUL = 2.0  # log-odds, at most: what is kin may have asked for the very fact
-TOGETHER = 8192  # rows that the gate scores at once, some 30 KB for each
 NEVER = -1e3  # a score that reaches no threshold
 
 
@@ -50,7 +49,7 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
 
     ``wordings``: how many questions are stored.
     """
-    members = torch.cat([gate.members(part) for part in rows.features.split(TOGETHER)], 1)
+    members = gate.votes(rows.features)
     held_out = torch.stack([verdict(members[fold::FOLDS]) for fold in range(FOLDS)])
     scores = held_out.gather(0, rows.fold[None]).squeeze(0)
     strangers = _Strangers.of(rows, scores)

@@ -45,7 +45,7 @@ def gate_features(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf:
         _features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf))
         for chunk in pairs.split(PAIRS_PER_CHUNK)
     ]
-    return torch.round(torch.cat(chunks) * GRID) / GRID
+    return torch.cat(chunks).mul_(GRID).round_().div_(GRID)
 
 
 def kin(features: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ __all__ = ["MEMBERS", "Gate", "verdict"]
 
 MEMBERS = 9
 PER_WORD, WIDTH = 16, 32
+TOGETHER = 8192  # pairs that are scored at once, some 30 KB for each
 COMMON = 0.02  # weight of a word that every question holds; the rarest have about 1
 
 
@@ -68,9 +69,13 @@ class Gate(nn.Module):
         inner = torch.tanh(inner + self.inner_bias[:, None])
         return torch.einsum("mpw,mw->mp", inner, self.outer) + self.outer_bias[:, None]
 
+    def votes(self, features: Tensor) -> Tensor:
+        """As ``members``, of any number of pairs."""
+        return torch.cat([self.members(part) for part in features.split(TOGETHER)], 1)
+
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(pairs,)``."""
-        return verdict(self.members(features))
+        return verdict(self.votes(features))
 
 
 def verdict(scores: Tensor) -> Tensor:
