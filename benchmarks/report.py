@@ -116,6 +116,32 @@ def growth_tiny(result: Result) -> str:
     )
 
 
+def routing(result: Result) -> str:
+    """Exact search beside the lists of the index."""
+    titles = ("way", "one question", "of 256 together, each", "nearest found")
+    found = {"exact": 1.0, "lists": result["agreement"]["best"]}
+    rows = [
+        (way, *(f"{times[f'ms_{when}']:.1f} ms" for when in ("alone", "together")), f"{found[way]:.2%}")
+        for way, times in result["ways"].items()
+    ]
+    extra = sum(result["bytes_per_key"][part] for part in ("lists", "centroids"))
+    note = f"{result['keys']:,} keys of {result['bytes_per_key']['vector']} bytes and {extra:.1f} for the lists, "
+    note += f"{result['chosen']['probes']} of {result['lists']:,} looked into; built in {result['build_seconds']:.0f} s. "
+    return "\n".join([*table(titles, rows), "", f"{note}{threads(result['on'])}, measured at {result['on']['commit']}."])
+
+
+def overhead(result: Result) -> str:
+    """What the memory adds to a question and to a token."""
+    question = result["question"]
+    rows = [("routing a question, of its prefill", f"{question['ratio']:.0%}", f"{question['routing_ms']:.0f} ms")]
+    for token in result["decode"]:
+        behind = f", behind {token['context']:,} tokens" if token["context"] else ""
+        rows.append((f"a decoded token{behind}", f"{token['ratio'] - 1:+.1%}", f"{token['without_ms']:.0f} ms without"))
+    on = result["on"]
+    note = f"{result['command']['model']}, {result['command']['facts']} facts, {threads(on)}, measured at {on['commit']}."
+    return "\n".join([*table(("what", "cost", "median"), rows), "", note])
+
+
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     return head + [f"| {' | '.join(cells)} |" for cells in rows]
@@ -173,7 +199,9 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
+    "overhead": ("overhead.json", overhead),
     "recall": ("recall_*.json", recall),
+    "routing": ("routing.json", routing),
     "side by side": ("side_by_side.json", side_by_side),
     "wordings": ("wordings.json", wordings),
 }
