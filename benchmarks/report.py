@@ -124,10 +124,13 @@ def routing(result: Result) -> str:
         (way, *(f"{times[f'ms_{when}']:.1f} ms" for when in ("alone", "together")), f"{found[way]:.2%}")
         for way, times in result["ways"].items()
     ]
-    extra = sum(result["bytes_per_key"][part] for part in ("lists", "centroids"))
-    note = f"{result['keys']:,} keys of {result['bytes_per_key']['vector']} bytes and {extra:.1f} for the lists, "
-    note += f"{result['chosen']['probes']} of {result['lists']:,} looked into; built in {result['build_seconds']:.0f} s. "
-    return "\n".join([*table(titles, rows), "", f"{note}{threads(result['on'])}, measured at {result['on']['commit']}."])
+    on, each = result["on"], result["bytes_per_key"]
+    note = (
+        f"{result['keys']:,} keys of {each['vector']} bytes and {each['lists'] + each['centroids']:.1f} for the lists, "
+    )
+    note += f"{result['chosen']['probes']} of {result['lists']:,} looked into; built in "
+    note += f"{result['build_seconds']:.0f} s. {threads(on)}, measured at {on['commit']}."
+    return "\n".join([*table(titles, rows), "", note])
 
 
 def overhead(result: Result) -> str:
@@ -138,7 +141,9 @@ def overhead(result: Result) -> str:
         behind = f", behind {token['context']:,} tokens" if token["context"] else ""
         rows.append((f"a decoded token{behind}", f"{token['ratio'] - 1:+.1%}", f"{token['without_ms']:.0f} ms without"))
     on = result["on"]
-    note = f"{result['command']['model']}, {result['command']['facts']} facts, {threads(on)}, measured at {on['commit']}."
+    note = (
+        f"{result['command']['model']}, {result['command']['facts']} facts, {threads(on)}, measured at {on['commit']}."
+    )
     return "\n".join([*table(("what", "cost", "median"), rows), "", note])
 
 

@@ -12,6 +12,7 @@ from memtune.calibration import Calibration, calibrate
 from memtune.events import Note, OnEvent, Progress, ignore
 from memtune.gate_training import COMPARED_FACTS, REWORDED_FACTS, Workshop, nearest_others, spread, train, training_rows
 from memtune.memory.compare import gate_features
+from memtune.memory.gate import Gate
 from memtune.memory.index import Lists, build_lists, list_count
 from memtune.memory.questions import Questions, Reader, count_words
 from memtune.memory.router import CANDIDATES, Router, RouterSizes
@@ -101,7 +102,9 @@ def _empty_router(reader: Reader, stored: StoredQuestions, lists: Lists) -> Rout
         vocabulary=len(reader.vocabulary.offsets) - 1,
         pieces=len(reader.vocabulary.data),
     )
-    router = Router(sizes)
+    with torch.device("meta"):  # all of it is replaced
+        router = Router(sizes)
+    router.gate = Gate()
     router.set_reader(reader)
     return router
 

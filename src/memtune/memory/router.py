@@ -138,18 +138,13 @@ class Router(nn.Module):
             "meaning_map": views.meaning.map,
             "relation_map": views.relation,
         }
-        for name, tensor in buffers.items():
-            self.get_buffer(name).copy_(tensor)
+        self._keep(buffers)
         self._reader = None
 
     def store(self, questions: StoredQuestions, owner: Tensor, lists: Lists, sentences: int) -> None:
         """Question number i asks for the fact ``owner[i]``; none has more than ``sentences`` sentence ends inside."""
-        for name, column in zip(LISTS, vars(lists).values(), strict=True):
-            self.get_buffer(name).copy_(column)
-        for name in STORED:
-            self.get_buffer(name).copy_(getattr(questions, name))
-        self.get_buffer("owner").copy_(owner)
-        self.get_buffer("sentences").fill_(ENDINGS + sentences)
+        self._keep(dict(zip(LISTS, vars(lists).values(), strict=True)) | vars(questions))
+        self._keep({"owner": owner, "sentences": torch.tensor([ENDINGS + sentences])})
         self._by_digest = self._lengths = None
 
     def parts(self, ids: Ids) -> list[Ids]:
@@ -158,9 +153,14 @@ class Router(nn.Module):
 
     def be_as_sure_as(self, threshold: float, nearness: float, caution: Tensor) -> None:
         """Sets when a fact fires: ``caution`` float32 (wordings,) is asked for on top of the threshold."""
-        self.get_buffer("threshold").fill_(threshold)
-        self.get_buffer("nearness").fill_(nearness)
-        self.get_buffer("caution").copy_(caution)
+        self._keep({"threshold": torch.tensor([threshold]), "nearness": torch.tensor([nearness]), "caution": caution})
+
+    def _keep(self, buffers: dict[str, Tensor]) -> None:
+        """Takes the tensors themselves, not their content: of a large file there is room for one copy."""
+        for name, tensor in buffers.items():
+            mine = self.get_buffer(name)
+            assert (mine.shape, mine.dtype) == (tensor.shape, tensor.dtype), name
+            setattr(self, name, tensor)
 
     @torch.inference_mode()
     def route(self, questions: list[Ids], states: list[Tensor]) -> list[Route]:

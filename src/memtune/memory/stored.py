@@ -6,6 +6,7 @@ all questions that hold it. Unit rows need no scale beside them: what is rounded
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,6 +24,7 @@ __all__ = ["NO_WORDS", "StoredQuestions", "digests"]
 
 NIBBLE = 7  # the largest integer of four bits, which are kept from 1 on
 KINDS = 4  # PLAIN, CAPITAL, NAME and DIGIT share a byte with the number of tokens
+SPELT = SKETCH // 8 + 4  # bytes of a spelling: sketch and bucket
 NO_WORDS = 0  # digest of a question without words
 
 
@@ -45,16 +47,18 @@ class StoredQuestions:
 
     @classmethod
     def pack(cls, parts: Iterable[Questions]) -> StoredQuestions:
-        """All questions of the parts in their order. Each part is let go: as read it takes several times the room."""
+        """All questions of the parts, at least one, in their order. Each part is let go: it takes far more room."""
         spellings: dict[bytes, int] = {}
-        packed = [_columns(part, spellings) for part in parts]
-        columns = {name: torch.cat([part.pop(name) for part in packed]) for name in tuple(packed[0])}
-        table = torch.frombuffer(bytearray(b"".join(spellings)), dtype=torch.uint8) if spellings else torch.empty(0)
-        sketch, bucket = table.view(len(spellings), SKETCH // 8 + 4).split([SKETCH // 8, 4], 1)
+        packed = _Growing()
+        for part in parts:
+            packed.add(_columns(part, spellings))
+        columns = packed.columns()
+        table = torch.frombuffer(bytearray(b"".join(spellings) or b"\0"), dtype=torch.uint8)
+        sketch, bucket = table[: len(spellings) * SPELT].view(-1, SPELT).tensor_split([SKETCH // 8], 1)
         return cls(
             offsets=F.pad(columns.pop("lengths").cumsum(0), (1, 0)),
-            sketch=sketch.to(torch.uint8).contiguous(),
-            buckets=bucket.to(torch.uint8).contiguous().view(torch.int32).squeeze(1),
+            sketch=sketch.contiguous(),
+            buckets=bucket.contiguous().view(torch.int32).squeeze(1),
             **columns,
         )
 
@@ -74,6 +78,27 @@ class StoredQuestions:
             kind=looks % KINDS,
             tokens=looks // KINDS,
         )
+
+
+class _Growing:
+    """Columns that grow in place: joined at the end, they would stand in memory twice."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, bytearray] = defaultdict(bytearray)
+        self._like: dict[str, Tensor] = {}
+
+    def add(self, columns: dict[str, Tensor]) -> None:
+        for name, column in columns.items():
+            self._bytes[name] += column.numpy().tobytes()
+            self._like.setdefault(name, column[:0])
+
+    def columns(self) -> dict[str, Tensor]:
+        return {name: _joined(self._bytes[name], like) for name, like in self._like.items()}
+
+
+def _joined(data: bytearray, like: Tensor) -> Tensor:
+    """The rows that ``data`` holds, which are of the kind of ``like``; torch reads no empty buffer."""
+    return torch.frombuffer(data, dtype=like.dtype).view(-1, *like.shape[1:]) if data else like
 
 
 def _columns(part: Questions, spellings: dict[bytes, int]) -> dict[str, Tensor]:
