@@ -125,9 +125,8 @@ def routing(result: Result) -> str:
         for way, times in result["ways"].items()
     ]
     on, each = result["on"], result["bytes_per_key"]
-    note = (
-        f"{result['keys']:,} keys of {each['vector']} bytes and {each['lists'] + each['centroids']:.1f} for the lists, "
-    )
+    note = f"{result['keys']:,} keys of {each['vector']} bytes and "
+    note += f"{each['lists'] + each['centroids']:.1f} for the lists, "
     note += f"{result['chosen']['probes']} of {result['lists']:,} looked into; built in "
     note += f"{result['build_seconds']:.0f} s. {threads(on)}, measured at {on['commit']}."
     return "\n".join([*table(titles, rows), "", note])
