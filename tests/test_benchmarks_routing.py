@@ -33,7 +33,7 @@ def test_the_parts_of_a_question_add_up_to_its_vector(backbone, memory, facts, p
     asked = [backbone.prompts.question(fact.paraphrases[1]) for fact in facts]
     frames = [relation[2].format("") for relation in synthetic.RELATIONS]
     mine = routing._column(backbone, reader, [fact.paraphrases[1] for fact in facts], frames)
-    vectors = memory.router.reader.read_all(asked, backbone.states.early(asked)).vectors
+    vectors = memory.router.reader.read(asked, backbone.states.early(asked)).vectors
     assert F.normalize(mine.sum(1), dim=1).allclose(vectors, atol=1e-5)
 
 
