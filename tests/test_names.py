@@ -34,3 +34,22 @@ def names():
 def test_the_words_that_name_something(names, question, expected):
     words = question.split()
     assert [word for word, name in zip(words, names(words), strict=True) if name] == expected
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("Wer leitet das Archiv von Maulbeerbach?", ["Archiv", "Maulbeerbach?"]),
+        ("wer leitet das archiv", ["archiv"]),
+        ("Wer Archiv?", ["Archiv?"]),
+        ("Who built the Maulbeerbacher Archiv?", ["Maulbeerbacher", "Archiv?"]),
+    ],
+)
+def test_in_a_language_that_no_lesson_speaks_a_rare_word_is_one_of_few_own_questions(names, question, expected):
+    own = [0.0] * BUCKETS
+    for word in ("wer", "leitet", "das", "von"):
+        own[word_bucket(word)] = 9.0
+    own[word_bucket("archiv")] = 1.0
+    finder = NameFinder(names.counts, names.documents, own, 40.0)
+    words = question.split()
+    assert [word for word, name in zip(words, finder(words), strict=True) if name] == expected

@@ -26,7 +26,7 @@ def names(words):
 def made(write, question, seed=0):
     if write is rewordings:
         return rewordings(question, names, 20, seed)
-    return write(question, OTHERS, names, seed)
+    return write(question, OTHERS, names, *((2,) if write is near_misses else ()), seed)
 
 
 @pytest.mark.parametrize("write", [rewordings, near_misses, overlaps])
@@ -73,7 +73,7 @@ def test_a_near_miss_of_a_code_is_another_code_of_the_same_shape():
     ],
 )
 def test_a_suffix_stands_at_the_code_itself(question, longer):
-    misses = {miss for seed in range(20) for miss in near_misses(question, OTHERS, names, seed)}
+    misses = {miss for seed in range(20) for miss in near_misses(question, OTHERS, names, 1, seed)}
     assert any(re.fullmatch(longer, miss) for miss in misses)
 
 
@@ -83,6 +83,12 @@ def test_a_near_miss_of_a_name_asks_the_same_of_another_name():
     }
     assert misses and all(miss.startswith("Who built the lighthouse at ") for miss in misses)
     assert all("Kirkby Strand" not in miss for miss in misses)
+
+
+def test_a_near_miss_takes_as_many_other_names_as_are_asked_for_and_lent():
+    question = "Who built the lighthouse at Kirkby Strand?"
+    assert [len(near_misses(question, OTHERS, names, count, 0)) for count in (0, 1, 2)] == [0, 1, 2]
+    assert len(set(near_misses(question, OTHERS, names, 99, 0))) <= len(OTHERS)
 
 
 def test_an_overlap_asks_something_else_with_a_part_of_the_name():

@@ -31,6 +31,7 @@ __all__ += ["REWORDED_FACTS", "nearest_others", "spread", "train", "training_row
 REWORDED_FACTS = 1500  # every rewording has to be read
 COMPARED_FACTS = 20_000  # with their neighbours among all: what is hard to tell apart in a large file is rare
 REWORDINGS = 4
+NEAR_MISSES, RENAMED = 1000, 8  # so many at least, of a question at most: the threshold is a quantile of their scores
 NEIGHBOURS = 3
 STRANGERS_NEIGHBOURS = 4  # stored questions that a stranger's is compared with
 SAME, REWORDED, NEIGHBOUR, BESIDE, NEAR_MISS, OVERLAP, BACKGROUND = range(7)  # kinds of rows
@@ -76,9 +77,10 @@ def training_rows(
     own, compared = torch.tensor(chosen), torch.tensor(spread(len(wordings), COMPARED_FACTS))
     lines = list(background_prompts())
     lenders = _lenders(wordings, lines)
+    renamed = min(RENAMED, max(1, NEAR_MISSES // len(chosen)))
     kinds: dict[int, Callable[[str], list[str]]] = {
         REWORDED: lambda text: rewordings(text, workshop.names, REWORDINGS, seed),
-        NEAR_MISS: lambda text: near_misses(text, lenders, workshop.names, seed),
+        NEAR_MISS: lambda text: near_misses(text, lenders, workshop.names, renamed, seed),
         OVERLAP: lambda text: [*overlaps(text, lines, workshop.names, seed), *fragments(text, workshop.names)],
     }
     parts: list[Rows] = []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 __all__ = ["Names", "fragments", "near_misses", "overlaps", "rewordings"]
 
@@ -43,8 +44,8 @@ def rewordings(question: str, names: Names, count: int, seed: int) -> list[str]:
     return made
 
 
-def near_misses(question: str, others: list[str], names: Names, seed: int) -> list[str]:
-    """Questions that are not ``question``: another name, digit or suffix in it.
+def near_misses(question: str, others: Sequence[str], names: Names, count: int, seed: int) -> list[str]:
+    """Questions that are not ``question``: ``count`` with another name, if it has one, and another digit or suffix.
 
     ``others`` lend their names.
     """
@@ -53,14 +54,18 @@ def near_misses(question: str, others: list[str], names: Names, seed: int) -> li
     own = _longest_name(names(words))
     made: list[str | None] = []
     if own:
-        for line in draw.sample(others, k=min(8, len(others))):
-            other_words = line.split()
-            other = _longest_name(names(other_words))
-            if other and other_words[other] != words[own]:
-                made.append(_put(words, own, other_words[other]))
-                break
+        lines = draw.sample(others, k=min(8 * count, len(others)))
+        made += islice(_renamed(words, own, lines, names), count)
     made += [_other_digit(question, draw), _other_suffix(question, draw)]
     return [text for text in made if text]
+
+
+def _renamed(words: Words, own: slice, lines: Sequence[str], names: Names) -> Iterator[str]:
+    for line in lines:
+        other_words = line.split()
+        other = _longest_name(names(other_words))
+        if other and other_words[other] != words[own]:
+            yield _put(words, own, other_words[other])
 
 
 def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:

@@ -45,10 +45,10 @@ def build_router(
     """A router over ``wordings``; at most ``false_fire`` of near-miss questions should pass its threshold."""
     prior = prior_for(backbone, on_event)
     vocabulary = backbone.prompts.vocabulary()
-    counts = prior.counts + count_words(wordings.ids(), vocabulary)
-    reading = Reading(backbone, Reader(vocabulary, prior.views, counts, float(prior.documents) + len(wordings)))
+    own, documents = count_words(wordings.ids(), vocabulary), float(prior.documents)
+    reading = Reading(backbone, Reader(vocabulary, prior.views, prior.counts + own, documents + len(wordings)))
     # Names are rare in the lessons and the background: the user's may all share a word.
-    workshop = Workshop(reading, NameFinder(prior.counts.tolist(), float(prior.documents)))
+    workshop = Workshop(reading, NameFinder(prior.counts.tolist(), documents, own.tolist(), len(wordings)))
     router = _stored(workshop, wordings, seed, on_event)
     rows = training_rows(workshop, wordings, router.stored, prior.strangers, seed)
     train(router.gate, rows, (prior.features, prior.same), seed)

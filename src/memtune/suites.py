@@ -74,7 +74,7 @@ def _near(facts: Sequence[Fact], names: Names, seed: int) -> Iterator[Case]:
     seen = _stored(facts)
     questions = [fact.question for fact in facts]
     for fact in facts:
-        for text in near_misses(fact.question, questions, names, seed + OTHER_DRAW):
+        for text in near_misses(fact.question, questions, names, 1, seed + OTHER_DRAW):
             if fold_question(text) not in seen:
                 seen.add(fold_question(text))
                 yield Case.alone(text)
