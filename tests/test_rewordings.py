@@ -91,6 +91,11 @@ def test_a_near_miss_takes_as_many_other_names_as_are_asked_for_and_lent():
     assert len(set(near_misses(question, OTHERS, names, 99, 0))) <= len(OTHERS)
 
 
+@pytest.mark.parametrize("same", ["Is it at Kirkby Strand?", "Where is Kirkby Strand's mayor?", "Did KIRKBY Strand!"])
+def test_a_name_is_not_replaced_by_itself(same):
+    assert near_misses("Who built Kirkby Strand, and when?", [same], names, 9, 0) == []
+
+
 def test_an_overlap_asks_something_else_with_a_part_of_the_name():
     made_ = {text for seed in range(20) for text in made(overlaps, "Who built the lighthouse at Kirkby Strand?", seed)}
     assert made_ and all("Kirkby" in text or "Strand" in text for text in made_)

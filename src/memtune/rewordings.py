@@ -64,8 +64,13 @@ def _renamed(words: Words, own: slice, lines: Sequence[str], names: Names) -> It
     for line in lines:
         other_words = line.split()
         other = _longest_name(names(other_words))
-        if other and other_words[other] != words[own]:
+        if other and _bare(other_words[other]) != _bare(words[own]):
             yield _put(words, own, other_words[other])
+
+
+def _bare(words: Words) -> Words:
+    """Without the punctuation around them and without case: "Curlew 3?" names what "Curlew 3" does."""
+    return [re.sub(r"^\W+|\W+$|['’]s\W*$", "", word).casefold() for word in words]
 
 
 def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[str]:
