@@ -261,7 +261,8 @@ def test_6_a_kill_at_any_moment_loses_no_finished_work(tmp_path, config, backbon
 
 @pytest.mark.parametrize("moment", [Learned, Progress], ids=["while fitting", "while verifying"])
 def test_6_ctrl_c_saves_what_was_fitted(fresh, config, backbone, monkeypatch, request, moment):
-    monkeypatch.setattr(tuning, "CHUNK", 2)
+    for name, value in (("CHUNK", 2), ("REPORT_EVERY", 0.0)):
+        monkeypatch.setattr(tuning, name, value)
     monkeypatch.setattr(tuning, "SAMPLE", 2)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))

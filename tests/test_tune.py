@@ -156,7 +156,8 @@ def test_a_sample_is_verified_by_default(fresh, retune, monkeypatch):
 
 
 def test_progress_is_told_as_it_is_made(fresh, retune, monkeypatch):
-    monkeypatch.setattr(tuning, "CHUNK", 4)
+    for name, value in (("CHUNK", 4), ("REPORT_EVERY", 0.0)):
+        monkeypatch.setattr(tuning, name, value)
     events = []
     retune(fresh, events.append)
     learned = [event for event in events if isinstance(event, Learned)]
@@ -166,6 +167,14 @@ def test_progress_is_told_as_it_is_made(fresh, retune, monkeypatch):
     assert {name for _, name, _ in last.hardest} <= set(NAMES)
     verified = [event for event in events if isinstance(event, Progress)]
     assert (verified[-1].done, verified[-1].total) == (len(FACTS), len(FACTS))
+
+
+def test_progress_is_told_at_the_end_and_not_of_every_chunk(fresh, retune, monkeypatch):
+    for name, value in (("CHUNK", 1), ("REPORT_EVERY", 1e9)):
+        monkeypatch.setattr(tuning, name, value)
+    events = []
+    retune(fresh, events.append)
+    assert [event.done for event in events if isinstance(event, Learned)] == [len(FACTS)]
 
 
 def test_a_project_without_facts_says_how_to_begin(tmp_path, retune):

@@ -28,7 +28,7 @@ __all__ = ["FailedFact", "TuneResult", "tune"]
 
 CHUNK = 128  # facts that are fitted together; a chunk is the unit of work, whatever else is in the file
 MARGINS = (1 / 400, 1 / 4000, 1 / 40000)  # of the target, aimed at in turn: the margin is what holds on other wordings
-SAVE_EVERY = 30.0  # seconds
+SAVE_EVERY, REPORT_EVERY = 30.0, 0.5  # seconds; both look at all facts
 SAMPLE = 16
 LN2 = math.log(2)
 
@@ -110,7 +110,7 @@ class _Run:
         self.facts = load_facts(project)
         self.memory: Memory = load_memory(project)
         self.bank = self.memory.bank
-        self.started = self.saved = time.monotonic()
+        self.started = self.saved = self.reported = time.monotonic()
         self.reasons: dict[int, str] = {}
         self.verified = self.verified_exact = 0
 
@@ -122,7 +122,8 @@ class _Run:
         try:
             for start in range(0, len(todo), CHUNK):
                 self._chunk(todo[start : start + CHUNK])
-                self._report()
+                if start + CHUNK >= len(todo) or time.monotonic() - self.reported >= REPORT_EVERY:
+                    self._report()
                 if time.monotonic() - self.saved > SAVE_EVERY:
                     self._save(None)
             self._verify(todo)
@@ -212,6 +213,7 @@ class _Run:
             asker.attachment.detach()
 
     def _report(self) -> None:
+        self.reported = time.monotonic()
         fitted = torch.isfinite(self.bank.loss)
         losses = self.bank.loss[fitted]
         if not len(losses):
