@@ -11,7 +11,6 @@ on. Loading the model is in no time; memtune's ingest is given apart, because it
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from rivals.training import batches_of, token_losses
 
 from memtune.backbone import Backbone, load_backbone
 from memtune.facts import Fact, read_facts
+from memtune.tune import accepts
 
 RATES = (2e-4, 5e-4, 1e-3)
-LN2 = math.log(2)
 
 
 @torch.inference_mode()
@@ -37,8 +36,7 @@ def accepted(backbone: Backbone, facts: Sequence[Fact], target: float) -> int:
     for batch in batches_of(backbone, facts):
         final = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         tokens = token_losses(final, backbone.head, batch)
-        rows = [tokens[batch.rows == row] for row in range(len(batch.facts))]
-        count += sum(float(row.mean()) <= target and float(row.max()) < LN2 for row in rows)
+        count += sum(accepts(tokens[batch.rows == row], target) for row in range(len(batch.facts)))
     return count
 
 

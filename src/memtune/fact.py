@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import overload
 
 from memtune.errors import ProjectError
 from memtune.located import show
+from memtune.numbered import Numbered
 
 __all__ = ["Fact", "PackedFacts", "facts_to_jsonl"]
 
@@ -37,7 +37,7 @@ class Fact:
         return (self.question, *self.paraphrases)
 
 
-class PackedFacts(Sequence[Fact]):
+class PackedFacts(Numbered[Fact]):
     """Facts as UTF-8 lines of JSON; each is made when it is asked for.
 
     A line takes some 150 bytes, an object with its texts four times as many. ``name``: the file in a ProjectError.
@@ -59,21 +59,9 @@ class PackedFacts(Sequence[Fact]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, number: int) -> Fact: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Fact]: ...
-    def __getitem__(self, number: int | slice) -> Fact | list[Fact]:
+    def _made(self, number: int) -> Fact:
         """Raises ProjectError if the line is none that ``pack`` wrote."""
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number %= len(self)
         return _stored(self.data[self._starts[number] : self._starts[number + 1]], f"{self.name}:{number + 1}")
-
-    def __iter__(self) -> Iterator[Fact]:
-        return map(self.__getitem__, range(len(self)))
 
 
 def facts_to_jsonl(facts: Iterable[Fact]) -> str:

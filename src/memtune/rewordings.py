@@ -61,10 +61,11 @@ def near_misses(question: str, others: Sequence[str], names: Names, count: int, 
 
 
 def _renamed(words: Words, own: slice, lines: Sequence[str], names: Names) -> Iterator[str]:
+    mine = _bare(words[own])
     for line in lines:
         other_words = line.split()
         other = _longest_name(names(other_words))
-        if other and _bare(other_words[other]) != _bare(words[own]):
+        if other and _bare(other_words[other]) != mine:
             yield _put(words, own, other_words[other])
 
 

@@ -24,7 +24,7 @@ from memtune.project import Project
 from memtune.prompts import EncodedFact
 from memtune.store import check_backbone, load_facts, load_memory, save_bank
 
-__all__ = ["FailedFact", "TuneResult", "tune"]
+__all__ = ["FailedFact", "TuneResult", "accepts", "tune"]
 
 CHUNK = 128  # facts that are fitted together; a chunk is the unit of work, whatever else is in the file
 MARGINS = (1 / 400, 1 / 4000, 1 / 40000)  # of the target, aimed at in turn: the margin is what holds on other wordings
@@ -82,6 +82,13 @@ def tune(
     with project.writing():
         run = _Run(project, backbone, config, on_event)
         return run.result(run.all_facts())
+
+
+def accepts(losses: Tensor, until_loss: float) -> bool:
+    """Of one fact's answer-token losses (answer tokens,), nats: the mean is at the target, and each token above one
+    half, so that greedy generation says it.
+    """
+    return float(losses.mean()) <= until_loss and float(losses.max()) < LN2
 
 
 @dataclass(frozen=True)
@@ -183,8 +190,7 @@ class _Run:
 
     def _accept(self, fact: int, losses: Tensor) -> bool:
         self.bank.loss[fact], self.bank.worst[fact] = losses.mean(), losses.max()
-        accepted = float(losses.mean()) <= self.config.until_loss and float(losses.max()) < LN2
-        self.bank.accepted[fact] = accepted
+        self.bank.accepted[fact] = accepted = accepts(losses, self.config.until_loss)
         return accepted
 
     def _verify(self, todo: Sequence[int]) -> None:

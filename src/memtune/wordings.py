@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import overload
 
 import torch
 from torch import Tensor
 
 from memtune.fact import Fact
+from memtune.numbered import Numbered
 
 __all__ = ["Wordings"]
 
 Ids = tuple[int, ...]
 
 
-class Wordings(Sequence[str]):
+class Wordings(Numbered[str]):
     """Fact by fact all its wordings, its own question first: texts by number, and their ids one after the other.
 
     ``owner`` int64 (wordings,): the fact that a wording asks for. ``encode`` is asked for each text once.
@@ -36,15 +36,9 @@ class Wordings(Sequence[str]):
     def __len__(self) -> int:
         return len(self.owner)
 
-    @overload
-    def __getitem__(self, number: int) -> str: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[str]: ...
-    def __getitem__(self, number: int | slice) -> str | list[str]:
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
+    def _made(self, number: int) -> str:
         fact = int(self.owner[number])
-        return self._facts[fact].wordings[number % len(self) - self._first[fact]]
+        return self._facts[fact].wordings[number - self._first[fact]]
 
     def ids(self) -> Iterator[Ids]:
         return map(self.ids_of, range(len(self)))

@@ -191,7 +191,7 @@ class Router(nn.Module):
         place = torch.searchsorted(known, own).clamp_max(len(known) - 1)
         rows = torch.nonzero((known[place] == own) & (own != NO_WORDS)).squeeze(1)
         found = numbers[place[rows]]
-        similarity = (asked.vectors[rows] * self.stored.take(found).vectors).sum(1)
+        similarity = (asked.vectors[rows] * self.stored.unit_vectors(found)).sum(1)
         routes = self._routes(found, torch.full_like(similarity, CERTAIN), similarity)
         return dict(zip(rows.tolist(), routes, strict=True))
 

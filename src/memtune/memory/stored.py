@@ -69,7 +69,7 @@ class StoredQuestions:
         views, looks, spelling = (column.index_select(0, rows) for column in (self.views, self.looks, self.spelling))
         relation = _restored(views >> 4) * self.strength[rows, None]
         return Questions(
-            vectors=F.normalize(self.vectors.index_select(0, which).float(), dim=-1),
+            vectors=self.unit_vectors(which),
             offsets=offsets,
             meaning=_restored(views & 15).half(),
             relation=relation.half(),
@@ -78,6 +78,10 @@ class StoredQuestions:
             kind=looks % KINDS,
             tokens=looks // KINDS,
         )
+
+    def unit_vectors(self, which: Tensor) -> Tensor:
+        """The index vectors of the questions numbered ``which``, float32 ``(which, d_index)``."""
+        return F.normalize(self.vectors.index_select(0, which).float(), dim=-1)
 
 
 class _Growing:
