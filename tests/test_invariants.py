@@ -215,7 +215,7 @@ KILLED = """
 
     torch.set_num_threads(1)
     project, model, times = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    tuning.CHUNK, tuning.SAVE_EVERY = 2, 0.0
+    tuning.CHUNK, tuning.SAVE_EVERY, tuning.SHARE = 2, 0.0, float("inf")
     backbone = load_backbone(model)
 
     def run(directory):
@@ -261,7 +261,7 @@ def test_6_a_kill_at_any_moment_loses_no_finished_work(tmp_path, config, backbon
 
 @pytest.mark.parametrize("moment", [Learned, Progress], ids=["while fitting", "while verifying"])
 def test_6_ctrl_c_saves_what_was_fitted(fresh, config, backbone, monkeypatch, request, moment):
-    for name, value in (("CHUNK", 2), ("REPORT_EVERY", 0.0)):
+    for name, value in (("CHUNK", 2), ("REPORT_EVERY", 0.0), ("SHARE", float("inf"))):
         monkeypatch.setattr(tuning, name, value)
     monkeypatch.setattr(tuning, "SAMPLE", 2)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored

@@ -156,7 +156,7 @@ def test_a_sample_is_verified_by_default(fresh, retune, monkeypatch):
 
 
 def test_progress_is_told_as_it_is_made(fresh, retune, monkeypatch):
-    for name, value in (("CHUNK", 4), ("REPORT_EVERY", 0.0)):
+    for name, value in (("CHUNK", 4), ("REPORT_EVERY", 0.0), ("SHARE", math.inf)):
         monkeypatch.setattr(tuning, name, value)
     events = []
     retune(fresh, events.append)
@@ -175,6 +175,22 @@ def test_progress_is_told_at_the_end_and_not_of_every_chunk(fresh, retune, monke
     events = []
     retune(fresh, events.append)
     assert [event.done for event in events if isinstance(event, Learned)] == [len(FACTS)]
+
+
+def test_what_takes_long_is_done_more_seldom(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(tuning.time, "monotonic", lambda: clock[0])
+    done = []
+
+    def slowly():
+        done.append(clock[0])
+        clock[0] += 1.0
+
+    now_and_then = tuning._NowAndThen(slowly, 10.0)
+    for second in range(200):
+        clock[0] = max(clock[0], float(second))
+        now_and_then()
+    assert done == [10.0, 61.0, 112.0, 163.0]  # after ten seconds, then for a fiftieth of the time
 
 
 def test_a_project_without_facts_says_how_to_begin(tmp_path, retune):

@@ -19,7 +19,7 @@ from memtune.memory.router import CANDIDATES, Router, RouterSizes
 from memtune.memory.stored import StoredQuestions
 from memtune.memory.words import sentence_starts
 from memtune.names import NameFinder
-from memtune.prior import prior_for
+from memtune.prior import Prior, prior_for
 from memtune.reading import Reading
 from memtune.rewordings import rewordings
 from memtune.wordings import Wordings
@@ -50,9 +50,7 @@ def build_router(
     # Names are rare in the lessons and the background: the user's may all share a word.
     workshop = Workshop(reading, NameFinder(prior.counts.tolist(), documents, own.tolist(), len(wordings)))
     router = _stored(workshop, wordings, seed, on_event)
-    rows = training_rows(workshop, wordings, router.stored, prior.strangers, seed)
-    train(router.gate, rows, (prior.features, prior.same), seed)
-    found = calibrate(router.gate, rows, len(wordings), false_fire)
+    found = _taught(router, workshop, wordings, prior, false_fire, seed)
     router.be_as_sure_as(found.threshold, found.nearness, found.caution)
     return router, _report(router, found)
 
@@ -66,6 +64,15 @@ def _stored(workshop: Workshop, wordings: Wordings, seed: int, on_event: OnEvent
     ends = (len(sentence_starts(ids, reading.reader.vocabulary)) for ids in wordings.ids())
     router.store(stored, wordings.owner, lists, max(ends, default=0))
     return router
+
+
+def _taught(
+    router: Router, workshop: Workshop, wordings: Wordings, prior: Prior, false_fire: float, seed: int
+) -> Calibration:
+    """Trains its gate, on rows that are let go here, and says how sure it must be."""
+    rows = training_rows(workshop, wordings, router.stored, prior.strangers, seed)
+    train(router.gate, rows, (prior.features, prior.same), seed)
+    return calibrate(router.gate, rows, len(wordings), false_fire)
 
 
 def _reported(parts: Iterable[Questions], total: int, on_event: OnEvent) -> Iterator[Questions]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ __all__ = ["FailedFact", "TuneResult", "accepts", "tune"]
 
 CHUNK = 128  # facts that are fitted together; a chunk is the unit of work, whatever else is in the file
 MARGINS = (1 / 400, 1 / 4000, 1 / 40000)  # of the target, aimed at in turn: the margin is what holds on other wordings
-SAVE_EVERY, REPORT_EVERY = 30.0, 0.5  # seconds; both look at all facts
+SAVE_EVERY, REPORT_EVERY = 30.0, 0.5  # seconds, at least; both look at all facts
+SHARE = 0.02  # of the time that each of them may take
 SAMPLE = 16
 LN2 = math.log(2)
 
@@ -109,6 +110,21 @@ def _targets(lessons: Sequence[_Lesson]) -> Tensor:
     return torch.tensor([token for lesson in lessons for token in lesson.item.answer])
 
 
+class _NowAndThen:
+    """Does something every so many seconds, and more seldom where it takes long."""
+
+    def __init__(self, do: Callable[[], None], every: float) -> None:
+        self._do, self._every = do, every
+        self._due = time.monotonic() + every
+
+    def __call__(self) -> None:
+        started = time.monotonic()
+        if started >= self._due:
+            self._do()
+            now = time.monotonic()
+            self._due = now + max(self._every, (now - started) / SHARE)
+
+
 class _Run:
     """One run over one project."""
 
@@ -117,7 +133,7 @@ class _Run:
         self.facts = load_facts(project)
         self.memory: Memory = load_memory(project)
         self.bank = self.memory.bank
-        self.started = self.saved = self.reported = time.monotonic()
+        self.started = time.monotonic()
         self.reasons: dict[int, str] = {}
         self.verified = self.verified_exact = 0
 
@@ -126,13 +142,13 @@ class _Run:
         self._reopen()
         todo = [i for i in range(len(self.facts)) if not self.bank.accepted[i]]
         self.already = len(self.facts) - len(todo)
+        report, save = _NowAndThen(self._report, REPORT_EVERY), _NowAndThen(self._save, SAVE_EVERY)
         try:
             for start in range(0, len(todo), CHUNK):
+                report()
+                save()
                 self._chunk(todo[start : start + CHUNK])
-                if start + CHUNK >= len(todo) or time.monotonic() - self.reported >= REPORT_EVERY:
-                    self._report()
-                if time.monotonic() - self.saved > SAVE_EVERY:
-                    self._save(None)
+            self._report()
             self._verify(todo)
         except KeyboardInterrupt:
             return True
@@ -142,6 +158,8 @@ class _Run:
         """What an earlier run accepted at a looser target, or what another fact's question now takes, is open again."""
         loose = self.bank.loss > self.config.until_loss
         self.bank.accepted &= ~loose
+        if not self.bank.accepted.any():
+            return
         for i, route in enumerate(self.memory.router.own_routes()):
             if self.bank.accepted[i] and not self._own_route(i, route):
                 self.bank.accepted[i] = False
@@ -219,7 +237,6 @@ class _Run:
             asker.attachment.detach()
 
     def _report(self) -> None:
-        self.reported = time.monotonic()
         fitted = torch.isfinite(self.bank.loss)
         losses = self.bank.loss[fitted]
         if not len(losses):
@@ -234,10 +251,9 @@ class _Run:
         learned = int(self.bank.accepted.sum())
         self.on_event(Learned(learned, len(self.facts), median, p90, float(losses.max()), tuple(hardest)))
 
-    def _save(self, result: TuneResult | None) -> None:
+    def _save(self, result: TuneResult | None = None) -> None:
         record = None if result is None else asdict(result)
         self.project.commit(save_bank(self.project, self.bank), tune=record)
-        self.saved = time.monotonic()
 
     def result(self, interrupted: bool) -> TuneResult:
         seconds = time.monotonic() - self.started

@@ -29,6 +29,8 @@ SAMPLE = 32  # vectors for each list that the centroids are fitted to
 ROUNDS = 6
 AGREEMENT = 0.999
 
+Found = tuple[Tensor, Tensor]  # cosines, numbers
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -53,7 +55,7 @@ class Lists:
         order = torch.zeros(0, dtype=torch.int32)
         return cls(torch.zeros(0, d_index, dtype=torch.int8), order, order.new_zeros(1), order.new_zeros(1))
 
-    def search(self, asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def search(self, asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> Found:
         """As ``search``; a few of the furthest candidates may be others, and the nearest in one of a thousand."""
         if not len(self.centroids) or not len(asked):
             return search(asked, stored, count, lengths)
@@ -61,17 +63,18 @@ class Lists:
         at_once, way = (-(-VISITS // int(self.probes)), self._by_list) if many else (1, self._inside)
         nearest = search(asked, self.centroids, int(self.probes))[1]
         parts = zip(asked.split(at_once), nearest.split(at_once), strict=True)
-        return _joined([way(rows, which, stored, min(count, len(stored))) for rows, which in parts])
+        lengths = lengths_of(stored) if lengths is None else lengths
+        return _joined([way(rows, which, stored, min(count, len(stored)), lengths) for rows, which in parts])
 
-    def _inside(self, asked: Tensor, which: Tensor, stored: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def _inside(self, asked: Tensor, which: Tensor, stored: Tensor, count: int, lengths: Tensor) -> Found:
         """The nearest of one asked vector (1, d_index) in the lists ``which`` (1, probes)."""
         numbers = self.order.index_select(0, ragged_rows(self.offsets, which[0])[0])
         if len(numbers) < count:
-            return search(asked, stored, count)
-        cosines, places = search(asked, stored.index_select(0, numbers), count)
+            return search(asked, stored, count, lengths)
+        cosines, places = search(asked, stored.index_select(0, numbers), count, lengths.index_select(0, numbers))
         return cosines, numbers[places].long()
 
-    def _by_list(self, asked: Tensor, which: Tensor, stored: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def _by_list(self, asked: Tensor, which: Tensor, stored: Tensor, count: int, lengths: Tensor) -> Found:
         """The same for many: each list is fetched once, for all who probe it."""
         flat = which.flatten()
         cosines = torch.full((len(flat), count), float("-inf"))
@@ -80,16 +83,17 @@ class Lists:
         lists = self.order.split(self.offsets.diff().tolist())
         for visit, members in zip(visits, lists, strict=True):
             if len(visit) and len(members):
-                near, places = search(asked[visit // which.shape[1]], stored.index_select(0, members), count)
+                rows, long = stored.index_select(0, members), lengths.index_select(0, members)
+                near, places = search(asked[visit // which.shape[1]], rows, count, long)
                 cosines[visit, : near.shape[1]], numbers[visit, : near.shape[1]] = near, members[places]
         cosines, places = cosines.view(len(asked), -1).topk(count)
         found, few = numbers.view(len(asked), -1).gather(1, places).long(), cosines[:, -1] == float("-inf")
         if few.any():
-            cosines[few], found[few] = search(asked[few], stored, count)
+            cosines[few], found[few] = search(asked[few], stored, count, lengths)
         return cosines, found
 
 
-def search(asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def search(asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> Found:
     """Exact: the ``count`` nearest stored vectors of each asked one, nearest first.
 
     ``asked`` float32 ``(asked, d)``, unit rows. ``stored`` ``(stored, d)``: float32 unit rows, or int8 rows of any
@@ -109,12 +113,12 @@ def lengths_of(stored: Tensor) -> Tensor:
     return torch.cat(list(blocks))
 
 
-def _joined(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _joined(found: list[Found]) -> Found:
     cosines, numbers = zip(*found, strict=True)
     return torch.cat(cosines), torch.cat(numbers)
 
 
-def _nearest(asked: Tensor, stored: Tensor, count: int, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(asked: Tensor, stored: Tensor, count: int, lengths: Tensor) -> Found:
     """The largest of each span, then the largest of those."""
     spans = [_largest(scores, min(count, scores.shape[1])) for scores in _scores(asked, stored, lengths)]
     numbers = torch.cat([number + SPAN * span for span, (_, number) in enumerate(spans)], 1)
@@ -133,7 +137,7 @@ def _scores(asked: Tensor, stored: Tensor, lengths: Tensor) -> Iterator[Tensor]:
         yield scores[:, : len(span)].div_(long)
 
 
-def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _largest(scores: Tensor, count: int) -> Found:
     """As ``topk``, of wide rows: the ``count`` largest stand in the ``count`` runs whose own largest are largest."""
     whole = scores.shape[1] // RUN
     if whole <= 2 * count or scores.shape[1] % RUN:

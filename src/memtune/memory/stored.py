@@ -24,7 +24,6 @@ __all__ = ["NO_WORDS", "StoredQuestions", "digests"]
 
 NIBBLE = 7  # the largest integer of four bits, which are kept from 1 on
 KINDS = 4  # PLAIN, CAPITAL, NAME and DIGIT share a byte with the number of tokens
-SPELT = SKETCH // 8 + 4  # bytes of a spelling: sketch and bucket
 NO_WORDS = 0  # digest of a question without words
 
 
@@ -48,17 +47,19 @@ class StoredQuestions:
     @classmethod
     def pack(cls, parts: Iterable[Questions]) -> StoredQuestions:
         """All questions of the parts, at least one, in their order. Each part is let go: it takes far more room."""
-        spellings: dict[bytes, int] = {}
-        packed = _Growing()
+        packed, spellings = _Growing(), 0
         for part in parts:
-            packed.add(_columns(part, spellings))
+            spelt, spelling = _distinct(torch.cat([part.sketch, part.buckets[:, None].view(torch.uint8)], 1))
+            packed.add(_columns(part) | {"spelt": spelt, "spelling": spelling + spellings})
+            spellings += len(spelt)
         columns = packed.columns()
-        table = torch.frombuffer(bytearray(b"".join(spellings) or b"\0"), dtype=torch.uint8)
-        sketch, bucket = table[: len(spellings) * SPELT].view(-1, SPELT).tensor_split([SKETCH // 8], 1)
+        spelt, number = _distinct(columns.pop("spelt"))  # a word of two parts stands there twice
+        sketch, bucket = spelt.tensor_split([SKETCH // 8], 1)
         return cls(
             offsets=F.pad(columns.pop("lengths").cumsum(0), (1, 0)),
             sketch=sketch.contiguous(),
             buckets=bucket.contiguous().view(torch.int32).squeeze(1),
+            spelling=number.index_select(0, columns.pop("spelling")),
             **columns,
         )
 
@@ -105,11 +106,15 @@ def _joined(data: bytearray, like: Tensor) -> Tensor:
     return torch.frombuffer(data, dtype=like.dtype).view(-1, *like.shape[1:]) if data else like
 
 
-def _columns(part: Questions, spellings: dict[bytes, int]) -> dict[str, Tensor]:
-    """A part in columns that can be joined; ``spellings`` takes in its new words."""
+def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows, and which of them each row is, int32 ``(rows,)``."""
+    different, which = torch.unique(rows, dim=0, return_inverse=True)
+    return different, which.int()
+
+
+def _columns(part: Questions) -> dict[str, Tensor]:
+    """A part in columns that can be joined."""
     meaning, relation = (rounded(rows.float(), NIBBLE) + NIBBLE + 1 for rows in (part.meaning, part.relation))
-    words = torch.cat([part.sketch, part.buckets[:, None].view(torch.uint8)], 1)
-    spelt = [spellings.setdefault(row.tobytes(), len(spellings)) for row in words.numpy()]
     return {
         "vectors": rounded(part.vectors),
         "digests": digests(part),
@@ -117,7 +122,6 @@ def _columns(part: Questions, spellings: dict[bytes, int]) -> dict[str, Tensor]:
         "views": (meaning + 16 * relation.int()).to(torch.uint8),
         "strength": part.relation.float().norm(dim=1).half(),
         "looks": part.kind + KINDS * part.tokens.clamp_max(255 // KINDS),
-        "spelling": torch.tensor(spelt, dtype=torch.int32),
     }
 
 
