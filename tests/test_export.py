@@ -197,7 +197,9 @@ def test_facts_that_nobody_tuned_cannot_be_exported(ingested, backbone, tmp_path
 
 
 def test_a_project_that_learned_nothing_is_not_exported(fresh, config, backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "fit_values", lambda hidden, targets, head, up, goal: hidden @ up * 0)
+    monkeypatch.setattr(
+        tuning, "fit_values", lambda hidden, targets, head, low, goal: hidden.new_zeros(len(hidden), low.shape[1])
+    )
     tuning.tune(fresh, config, backbone=backbone)
     with pytest.raises(ProjectError):
         export(fresh, tmp_path / "bundle", backbone=backbone)

@@ -17,7 +17,7 @@ from memtune.backbone import AnswerStates, Backbone, load_backbone
 from memtune.config import Config
 from memtune.events import Learned, Note, OnEvent, Progress, ignore
 from memtune.facts import Fact
-from memtune.memory.fit import fit_values, token_losses
+from memtune.memory.fit import fit_values, head_rows, token_losses
 from memtune.memory.module import Memory
 from memtune.memory.router import Route
 from memtune.project import Project
@@ -134,6 +134,7 @@ class _Run:
         self.memory: Memory = load_memory(project)
         self.bank = self.memory.bank
         self.started = time.monotonic()
+        self.low = head_rows(backbone.head, self.memory.projections.up)
         self.reasons: dict[int, str] = {}
         self.verified = self.verified_exact = 0
 
@@ -189,10 +190,9 @@ class _Run:
 
     def _fit(self, lessons: Sequence[_Lesson], goal: float) -> None:
         hidden, targets = _final(lessons), _targets(lessons)
-        projections = self.memory.projections
-        values = fit_values(hidden, targets, self.backbone.head, projections.up, goal)
+        values = fit_values(hidden, targets, self.backbone.head, self.low, goal)
         experts = torch.cat([torch.arange(run.start, run.stop) for run in (self.bank.run(one.fact) for one in lessons)])
-        self.bank.put(experts, projections.query(hidden), values)
+        self.bank.put(experts, self.memory.projections.query(hidden), values)
 
     def _certify(self, lessons: Sequence[_Lesson]) -> list[bool]:
         """The loss of every answer token with the memory on, attention included, over the real LM head.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .kernels import kernels_for
 
-__all__ = ["fit_values", "token_losses"]
+__all__ = ["fit_values", "head_rows", "token_losses"]
 
 # Rows of the logits at a time: (ROWS, vocabulary) float32 is what the fit holds, whatever the number of facts.
 ROWS = 256
@@ -29,19 +29,24 @@ STRETCH = 1.3
 
 
 @torch.inference_mode()
-def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, up: Tensor, goal: float) -> Tensor:
+def head_rows(head: nn.Linear, up: Tensor) -> Tensor:
+    """What a value row adds to each logit: the head's rows through ``up``, float32 ``(vocabulary, d_value)``."""
+    return head.weight.float() @ up
+
+
+@torch.inference_mode()
+def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, low: Tensor, goal: float) -> Tensor:
     """Value rows z float32 ``(tokens, d_value)`` with a loss of at most ``goal`` nats per token where one was found.
 
-    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``up`` (hidden, d_value).
+    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``low`` the ``head_rows``.
     Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
     """
-    low = head.weight.float() @ up
     if "bias" not in dict(head.named_parameters()) and (kernels := kernels_for(hidden)):
         return _fit_streamed(kernels.fit_step, hidden, targets, head.weight, low, goal)
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
     room = low.new_empty(2, min(ROWS, len(hidden)), len(low))
     fitted = [_fit_rows(head(h.to(head.weight.dtype)).float(), y, low, goal, room) for h, y in rows]
-    return torch.cat(fitted) if fitted else hidden.new_zeros(0, up.shape[1])
+    return torch.cat(fitted) if fitted else hidden.new_zeros(0, low.shape[1])
 
 
 def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float, room: Tensor) -> Tensor:
