@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def lora(accepted, seconds):
 def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(facts_file, checkpoint):
     pytest.importorskip("peft")
     args = argparse.Namespace(facts=facts_file, limit=3, model=checkpoint, rates=[1e-3, 5e-3], target=0.01, epochs=2)
+    args.most = math.inf
     first, *after = lora_race.race(args)
     assert first["tune"]["accepted"] == first["tune"]["exact"]["exact"] == 3
     assert [list(results["lora"]) for results in after] == [["0.001"], ["0.001", "0.005"]]
@@ -35,6 +37,17 @@ def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(facts_file, checkpoin
         assert figures["details"]["rounds"] == 2 and figures["seconds"] > 0
         assert figures["accepted"] == 0 and figures["paraphrase"]["asked"] == 1
     assert after[-1]["lora_over_tune"] > 0 and not after[-1]["lora_finished"]
+    details = first["tune"]["details"]
+    assert sorted(details["all_tune_seconds"])[1] == details["tune_seconds"] and len(details["all_tune_seconds"]) == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_rate_ends_when_it_has_taken_too_long(facts_file, checkpoint):
+    pytest.importorskip("peft")
+    args = argparse.Namespace(facts=facts_file, limit=3, model=checkpoint, rates=[1e-3], target=0.01, epochs=50)
+    args.most = 0.0
+    *_, last = lora_race.race(args)
+    assert last["lora"]["0.001"]["details"]["rounds"] == 1 and not last["lora_finished"]
 
 
 def test_a_model_that_knows_nothing_is_accepted_for_nothing_and_a_loose_target_still_wants_every_token(backbone):

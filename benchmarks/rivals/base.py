@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ class Goal:
 
     target: float = 0.01  # nats per answer token, the mean over a fact's answer, for every fact
     epochs: int = 40  # at most
+    seconds: float = math.inf  # no epoch begins after so many
 
 
 @dataclass(frozen=True)
