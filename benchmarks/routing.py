@@ -117,7 +117,7 @@ def measure(parts: Tensor, keys: int, asked: int, seed: int, lists: int | None =
     bytes_compared = {"exact": stored.nbytes, "lists": _compared(built, rows) * stored.shape[1]}
     ways = {
         "exact": lambda some: search(some, stored, COUNT, lengths),
-        "lists": lambda some: built.search(some, stored, COUNT),
+        "lists": lambda some: built.search(some, stored, COUNT, lengths),
     }
     (exact, exact_seconds), (found, found_seconds) = (timed(lambda way=way: way(rows)) for way in ways.values())
     return {

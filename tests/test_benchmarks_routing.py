@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import routing
 import synthetic
 
+from memtune.memory import index
+
 READ = 6 * len(synthetic.RELATIONS)
 
 
@@ -47,7 +49,8 @@ def test_no_two_keys_are_put_together_alike(parts):
     assert len({tuple(row) for row in crowd.vectors(torch.arange(keys), 0).tolist()}) == keys
 
 
-def test_measures_both_ways_in_one_run(parts):
+def test_measures_both_ways_in_one_run(parts, monkeypatch):
+    monkeypatch.setattr(index, "USEFUL", 1.0)
     row = routing.measure(parts, 200, 80, 0, lists=8)
     assert row["lists"] == 8 and 1 <= row["chosen"]["probes"] <= 8
     assert 0 <= row["agreement"]["candidates"] <= row["agreement"]["best"] <= 1

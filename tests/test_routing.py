@@ -10,6 +10,7 @@ from tiny import FACTS
 from memtune import routing
 from memtune.events import Note
 from memtune.fact import Fact
+from memtune.memory import index
 from memtune.project import Project
 from memtune.routing import build_router
 from memtune.wordings import Wordings
@@ -71,3 +72,13 @@ def test_in_a_large_file_the_index_has_lists_and_says_what_they_find(backbone, m
     assert f"into {int(router.lists.probes)} of 4 lists" in said
     asked = [backbone.prompts.question(f"{question} Thanks!") for _, question, _ in FACTS]
     assert [found.fact for found in router.route(asked, backbone.states.early(asked))] == list(range(len(FACTS)))
+
+
+def test_where_lists_are_of_no_use_the_index_compares_with_all_and_says_so(backbone, monkeypatch):
+    monkeypatch.setattr(routing, "list_count", lambda stored: 4)
+    monkeypatch.setattr(index, "USEFUL", 0.0)
+    notes = []
+    wordings = Wordings([Fact(*fact) for fact in FACTS], backbone.prompts.question)
+    router, _ = build_router(backbone, wordings, false_fire=0.01, seed=0, on_event=notes.append)
+    assert router.sizes.lists == 0
+    assert [note.text for note in notes if isinstance(note, Note) and "compares with all" in note.text]

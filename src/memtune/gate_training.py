@@ -17,7 +17,7 @@ from torch import Tensor
 from memtune.lessons import background_prompts
 from memtune.memory.compare import gate_features
 from memtune.memory.gate import MEMBERS, Gate
-from memtune.memory.index import Lists, all_pairs, search
+from memtune.memory.index import all_pairs, search
 from memtune.memory.questions import Questions
 from memtune.memory.stored import StoredQuestions
 from memtune.names import NameFinder
@@ -25,8 +25,8 @@ from memtune.reading import Reading
 from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 from memtune.wordings import Wordings
 
-__all__ = ["BACKGROUND", "COMPARED_FACTS", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Workshop"]
-__all__ += ["REWORDED_FACTS", "nearest_others", "spread", "train", "training_rows"]
+__all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Workshop"]
+__all__ += ["REWORDED_FACTS", "compared", "spread", "train", "training_rows"]
 
 REWORDED_FACTS = 1500  # every rewording has to be read
 COMPARED_FACTS = 20_000  # with their neighbours among all: what is hard to tell apart in a large file is rare
@@ -74,7 +74,7 @@ def training_rows(
 ) -> Rows:
     """The user's own questions against each other, against synthetic wordings of themselves, and the background."""
     chosen, owner = spread(len(wordings), REWORDED_FACTS), wordings.owner
-    own, compared = torch.tensor(chosen), torch.tensor(spread(len(wordings), COMPARED_FACTS))
+    own, beside = torch.tensor(chosen), compared(len(wordings))
     lines = list(background_prompts())
     lenders = _lenders(wordings, lines)
     renamed = min(RENAMED, max(1, NEAR_MISSES // len(chosen)))
@@ -95,11 +95,11 @@ def training_rows(
         return owner[wording] % FOLDS
 
     def add_neighbours(asked: Questions, mine: Tensor, count: int, kind: int) -> None:
-        pairs = nearest_others(asked, stored, owner, mine, count)
+        pairs = _nearest_others(asked, stored, owner, mine, count)
         add(asked, pairs, kind, fold_of(mine[pairs[:, 0]]))
 
     add(stored.take(own), torch.stack([torch.arange(len(own)), own], 1), SAME, fold_of(own))
-    add_neighbours(stored.take(compared), compared, NEIGHBOURS, NEIGHBOUR)
+    add_neighbours(stored.take(beside), beside, NEIGHBOURS, NEIGHBOUR)
     for kind, write in kinds.items():
         made = [(i, text) for i in chosen for text in write(wordings[i])]
         if made:
@@ -110,6 +110,11 @@ def training_rows(
     pairs = all_pairs(search(strangers.vectors, stored.vectors, STRANGERS_NEIGHBOURS)[1])
     add(strangers, pairs, BACKGROUND, pairs[:, 0] % FOLDS)
     return Rows(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
+
+
+def compared(wordings: int) -> Tensor:
+    """The stored questions that are compared with their neighbours, which NEIGHBOUR rows number from 0 on."""
+    return torch.tensor(spread(wordings, COMPARED_FACTS))
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -127,12 +132,9 @@ def _lenders(texts: Sequence[str], lines: Sequence[str]) -> list[str]:
     return [*mine, *capital[: max(0, LENDERS - len(mine))]]
 
 
-def nearest_others(
-    asked: Questions, stored: StoredQuestions, owner: Tensor, mine: Tensor, count: int, lists: Lists | None = None
-) -> Tensor:
-    """Pairs of each asked question with the ``count`` nearest stored ones of other facts; ``lists`` make it faster."""
-    found = lists or Lists.none(stored.vectors.shape[1])
-    number = found.search(asked.vectors, stored.vectors, count + 8)[1]
+def _nearest_others(asked: Questions, stored: StoredQuestions, owner: Tensor, mine: Tensor, count: int) -> Tensor:
+    """Pairs of each asked question with the ``count`` nearest stored ones of other facts."""
+    number = search(asked.vectors, stored.vectors, count + 8)[1]
     pairs = all_pairs(number)
     other = (owner[number] != owner[mine][:, None]).long()
     wanted = (other.cumsum(1) <= count) & (other > 0)

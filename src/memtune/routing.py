@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from memtune.backbone import Backbone
-from memtune.calibration import Calibration, calibrate
+from memtune.calibration import calibrate
 from memtune.events import Note, OnEvent, Progress, ignore
-from memtune.gate_training import COMPARED_FACTS, REWORDED_FACTS, Workshop, nearest_others, spread, train, training_rows
-from memtune.memory.compare import gate_features
+from memtune.gate_training import NEIGHBOUR, REWORDED_FACTS, Rows, Workshop, compared, spread, train, training_rows
 from memtune.memory.gate import Gate
 from memtune.memory.index import Lists, build_lists, list_count
 from memtune.memory.questions import Questions, Reader, count_words
@@ -50,9 +50,7 @@ def build_router(
     # Names are rare in the lessons and the background: the user's may all share a word.
     workshop = Workshop(reading, NameFinder(prior.counts.tolist(), documents, own.tolist(), len(wordings)))
     router = _stored(workshop, wordings, seed, on_event)
-    found = _taught(router, workshop, wordings, prior, false_fire, seed)
-    router.be_as_sure_as(found.threshold, found.nearness, found.caution)
-    return router, _report(router, found)
+    return router, _taught(router, workshop, wordings, prior, false_fire, seed)
 
 
 def _stored(workshop: Workshop, wordings: Wordings, seed: int, on_event: OnEvent) -> Router:
@@ -64,15 +62,6 @@ def _stored(workshop: Workshop, wordings: Wordings, seed: int, on_event: OnEvent
     ends = (len(sentence_starts(ids, reading.reader.vocabulary)) for ids in wordings.ids())
     router.store(stored, wordings.owner, lists, max(ends, default=0))
     return router
-
-
-def _taught(
-    router: Router, workshop: Workshop, wordings: Wordings, prior: Prior, false_fire: float, seed: int
-) -> Calibration:
-    """Trains its gate, on rows that are let go here, and says how sure it must be."""
-    rows = training_rows(workshop, wordings, router.stored, prior.strangers, seed)
-    train(router.gate, rows, (prior.features, prior.same), seed)
-    return calibrate(router.gate, rows, len(wordings), false_fire)
 
 
 def _reported(parts: Iterable[Questions], total: int, on_event: OnEvent) -> Iterator[Questions]:
@@ -91,8 +80,11 @@ def _lists(workshop: Workshop, texts: Sequence[str], stored: StoredQuestions, se
     chosen = spread(len(texts), REWORDED_FACTS)
     asked = workshop.reading.texts(text for i in chosen for text in rewordings(texts[i], workshop.names, 1, seed))
     lists, found = build_lists(stored.vectors, asked.vectors, CANDIDATES, seed, count)
-    said = f"the index looks into {found.probes} of {len(lists.centroids)} lists"
-    on_event(Note(f"{said}: {found.best:.2%} of rewordings find there what comparing with all finds first"))
+    if len(lists.centroids):
+        said = f"the index looks into {found.probes} of {count} lists"
+        on_event(Note(f"{said}: {found.best:.2%} of rewordings find there what comparing with all finds first"))
+    else:
+        on_event(Note(f"the index compares with all: rewordings lie in {found.probes} of {count} lists around them"))
     return lists
 
 
@@ -116,27 +108,29 @@ def _empty_router(reader: Reader, stored: StoredQuestions, lists: Lists) -> Rout
     return router
 
 
-def _report(router: Router, found: Calibration) -> RouterReport:
-    confusable = tuple(_confusable(router)[:CONFUSABLE])
+def _taught(
+    router: Router, workshop: Workshop, wordings: Wordings, prior: Prior, false_fire: float, seed: int
+) -> RouterReport:
+    """Trains its gate and sets its threshold, on rows that are let go here: they take far more room than it does."""
+    rows = training_rows(workshop, wordings, router.stored, prior.strangers, seed)
+    train(router.gate, rows, (prior.features, prior.same), seed)
+    found = calibrate(router.gate, rows, len(wordings), false_fire)
+    router.be_as_sure_as(found.threshold, found.nearness, found.caution)
+    confusable = tuple(_confusable(router.gate, rows, wordings.owner)[:CONFUSABLE])
     return RouterReport(found.threshold, found.expected_recall, found.expected_false_fire, confusable)
 
 
-def _confusable(router: Router) -> list[tuple[int, int, float]]:
+@torch.inference_mode()
+def _confusable(gate: Gate, rows: Rows, owner: Tensor) -> list[tuple[int, int, float]]:
     """The pairs of different facts whose questions are most alike, with their score against each other.
 
     Of a large file an even share is compared, each question with all others.
     """
-    stored, owner = router.stored, router.get_buffer("owner")
-    mine = torch.tensor(spread(len(stored), COMPARED_FACTS))
-    asked = stored.take(mine)
-    pairs = nearest_others(asked, stored, owner, mine, 1, router.lists)
-    if not len(pairs):
-        return []
-    with torch.inference_mode():
-        scores = router.gate(gate_features(asked, stored, pairs, router.reader.idf))
-    facts = torch.stack([owner[mine[pairs[:, 0]]], owner[pairs[:, 1]]], 1)
+    neighbours = rows.kind == NEIGHBOUR
+    asked, stored = rows.pairs[neighbours].unbind(1)
+    facts = torch.stack([owner[compared(len(owner))[asked]], owner[stored]], 1)
     best: dict[tuple[int, int], float] = {}
-    for (one, two), score in zip(facts.tolist(), scores.tolist(), strict=True):
+    for (one, two), score in zip(facts.tolist(), gate(rows.features[neighbours]).tolist(), strict=True):
         key = (min(one, two), max(one, two))
         best[key] = max(score, best.get(key, score))
     return sorted(((*pair, score) for pair, score in best.items()), key=lambda row: -row[2])

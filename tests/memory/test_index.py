@@ -112,6 +112,13 @@ def test_the_probes_are_as_few_as_agree_with_exact_search(crowd, built):
     assert found.best >= index.AGREEMENT > agreement(found.probes // 2)[0]
 
 
+def test_where_too_many_lists_would_be_probed_there_are_none(crowd, built, monkeypatch):
+    asked, stored = crowd
+    monkeypatch.setattr(index, "USEFUL", (built[1].probes - 0.5) / LISTS)
+    lists, found = build_lists(stored, asked, 8, 0, LISTS)
+    assert len(lists.centroids) == len(lists.order) == 0 and found == built[1]
+
+
 def test_with_all_lists_probed_the_search_is_exact(crowd, built):
     asked, stored = crowd
     every = replace(built[0], probes=torch.tensor([LISTS]))

@@ -15,7 +15,7 @@ __all__ = ["MEMBERS", "Gate", "verdict"]
 
 MEMBERS = 9
 PER_WORD, WIDTH = 16, 32
-TOGETHER = 8192  # pairs that are scored at once, some 30 KB for each
+TOGETHER = 2048  # pairs that are scored at once, some 30 KB for each
 COMMON = 0.02  # weight of a word that every question holds; the rarest have about 1
 
 

@@ -23,11 +23,10 @@ TOGETHER = 256  # asked vectors whose scores are held at once, each with
 SPAN = 1 << 16  # so many stored ones
 BLOCK = 4096  # stored rows that are made float at once: 6 MB, which stay in the cache
 RUN = 64  # neighbouring scores that are looked through by their largest
-FEW = 8  # with more asked vectors than one for so many lists each list is fetched once, for all of them
-VISITS = 1 << 18  # whose finds are held at once
 SAMPLE = 32  # vectors for each list that the centroids are fitted to
 ROUNDS = 6
 AGREEMENT = 0.999
+USEFUL = 0.25  # of the lists: to fetch what more of them hold takes about as long as to compare with all
 
 Found = tuple[Tensor, Tensor]  # cosines, numbers
 
@@ -59,38 +58,18 @@ class Lists:
         """As ``search``; a few of the furthest candidates may be others, and the nearest in one of a thousand."""
         if not len(self.centroids) or not len(asked):
             return search(asked, stored, count, lengths)
-        many = len(asked) * FEW > len(self.centroids)
-        at_once, way = (-(-VISITS // int(self.probes)), self._by_list) if many else (1, self._inside)
-        nearest = search(asked, self.centroids, int(self.probes))[1]
-        parts = zip(asked.split(at_once), nearest.split(at_once), strict=True)
         lengths = lengths_of(stored) if lengths is None else lengths
-        return _joined([way(rows, which, stored, min(count, len(stored)), lengths) for rows, which in parts])
+        nearest = search(asked, self.centroids, int(self.probes))[1]
+        parts = zip(asked.split(1), nearest, strict=True)
+        return _joined([self._inside(row, which, stored, min(count, len(stored)), lengths) for row, which in parts])
 
     def _inside(self, asked: Tensor, which: Tensor, stored: Tensor, count: int, lengths: Tensor) -> Found:
-        """The nearest of one asked vector (1, d_index) in the lists ``which`` (1, probes)."""
-        numbers = self.order.index_select(0, ragged_rows(self.offsets, which[0])[0])
+        """The nearest of one asked vector (1, d_index) in the lists ``which`` (probes,)."""
+        numbers = self.order.index_select(0, ragged_rows(self.offsets, which)[0])
         if len(numbers) < count:
             return search(asked, stored, count, lengths)
         cosines, places = search(asked, stored.index_select(0, numbers), count, lengths.index_select(0, numbers))
         return cosines, numbers[places].long()
-
-    def _by_list(self, asked: Tensor, which: Tensor, stored: Tensor, count: int, lengths: Tensor) -> Found:
-        """The same for many: each list is fetched once, for all who probe it."""
-        flat = which.flatten()
-        cosines = torch.full((len(flat), count), float("-inf"))
-        numbers = torch.zeros(len(flat), count, dtype=torch.int32)
-        visits = flat.argsort(stable=True).split(flat.bincount(minlength=len(self.centroids)).tolist())
-        lists = self.order.split(self.offsets.diff().tolist())
-        for visit, members in zip(visits, lists, strict=True):
-            if len(visit) and len(members):
-                rows, long = stored.index_select(0, members), lengths.index_select(0, members)
-                near, places = search(asked[visit // which.shape[1]], rows, count, long)
-                cosines[visit, : near.shape[1]], numbers[visit, : near.shape[1]] = near, members[places]
-        cosines, places = cosines.view(len(asked), -1).topk(count)
-        found, few = numbers.view(len(asked), -1).gather(1, places).long(), cosines[:, -1] == float("-inf")
-        if few.any():
-            cosines[few], found[few] = search(asked[few], stored, count, lengths)
-        return cosines, found
 
 
 def search(asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> Found:
@@ -167,7 +146,8 @@ def list_count(stored: int) -> int:
 def build_lists(
     stored: Tensor, asked: Tensor, count: int, seed: int, lists: int | None = None
 ) -> tuple[Lists, Agreement]:
-    """Lists over ``stored`` int8 (stored, d_index), probed as often as ``asked`` float32 (asked, d_index) calls for.
+    """Lists over ``stored`` int8 (stored, d_index), probed as often as ``asked`` float32 (asked, d_index) calls for;
+    none where that is too often to be of use.
 
     ``asked`` should be questions as people will ask them, some thousands, each in other words than a stored one.
     """
@@ -178,6 +158,8 @@ def build_lists(
     member = torch.cat([search(rows, centroids, 1)[1] for rows in _unit(stored)]).squeeze(1)
     sizes = member.bincount(minlength=lists)
     found = _agreement(_depth(asked, stored, centroids, member, count), lists)
+    if found.probes > USEFUL * lists:
+        return Lists.none(stored.shape[1]), found
     order = member.argsort(stable=True).to(torch.int32)
     offsets = F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
     return Lists(centroids, order, offsets, torch.tensor([found.probes], dtype=torch.int32)), found
