@@ -127,6 +127,8 @@ def _confusable(gate: Gate, rows: Rows, owner: Tensor) -> list[tuple[int, int, f
     Of a large file an even share is compared, each question with all others.
     """
     neighbours = rows.kind == NEIGHBOUR
+    if not neighbours.any():
+        return []
     asked, stored = rows.pairs[neighbours].unbind(1)
     facts = torch.stack([owner[compared(len(owner))[asked]], owner[stored]], 1)
     best: dict[tuple[int, int], float] = {}
