@@ -110,7 +110,9 @@ MISSED = (
     Floor("--min-recall", "paraphrase", 0.99, 296, 300, 296 / 300, False),
     Floor("--min-near-miss", "near-miss", 0.99, 0, 2, 0.0, False),
 )
-EXPORTED = ExportResult(directory="out", bytes=1 << 29, memory_bytes=1 << 22, facts=72, asked=72, exact=72, lost=())
+EXPORTED = ExportResult(
+    format="bundle", directory="out", bytes=1 << 29, memory_bytes=1 << 22, facts=72, asked=72, exact=72, lost=()
+)
 COMMANDS = ["ingest", "tune", "probe", "eval", "export"]
 FUNCTIONS = {"eval": "memtune.evaluate.evaluate"}  # eval is a word of Python
 USE = {"ingest": ["ingest", "facts.jsonl"], "tune": ["tune"], "probe": ["probe", "q?"], "export": ["export", "out"]}

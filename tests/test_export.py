@@ -11,10 +11,11 @@ import torch
 import transformers
 from tiny import FACTS
 
+from memtune import bundle as bundling
 from memtune import export as exporting
 from memtune import tune as tuning
 from memtune.backbone import quiet_transformers
-from memtune.errors import MemtuneError, ProjectError
+from memtune.errors import ConfigError, MemtuneError, ProjectError
 from memtune.export import export
 from memtune.project import Project
 
@@ -178,16 +179,33 @@ def test_a_failed_export_leaves_nothing_behind(tuned, backbone, tmp_path, refuse
 
 
 def test_a_bundle_that_does_not_load_is_not_handed_over(tuned, backbone, tmp_path, monkeypatch):
-    code = exporting._code
+    code = bundling._code
 
     def broken(out, *arguments):
         code(out, *arguments)
         (out / "modeling_memtune.py").write_text("raise RuntimeError('broken bundle')")
 
-    monkeypatch.setattr(exporting, "_code", broken)
+    monkeypatch.setattr(bundling, "_code", broken)
     with pytest.raises(MemtuneError, match=r"does not load in a fresh process.*broken bundle"):
         export(tuned, tmp_path / "bundle", backbone=backbone)
     assert files(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(tuned, backbone, tmp_path):
+    modules = [name for name, _ in backbone.model.named_modules()]
+    result = export(tuned, tmp_path / "adapter", format="adapter", backbone=backbone)
+    assert result.met and result.exact == len(FACTS) and result.format == "adapter"
+    assert files(tmp_path / "adapter") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert result.memory_bytes == (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert 'PeftModel.from_pretrained(base, "adapter")' in (tmp_path / "adapter" / "README.md").read_text()
+    assert [name for name, _ in backbone.model.named_modules()] == modules
+
+
+def test_a_format_that_is_none_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match="no format 'gguf'") as caught:
+        export(tmp_path / "nowhere", tmp_path / "out", format="gguf")
+    assert caught.value.hint == "use one of: bundle, adapter"
 
 
 def test_facts_that_nobody_tuned_cannot_be_exported(ingested, backbone, tmp_path):

@@ -281,27 +281,37 @@ def evaluate(
             raise TargetNotMet(_missed(missed), hint=f"every failure is listed in {result.page}")
 
 
-@app.command(epilog="\b\nExamples:\n  memtune export my-model\n  memtune export build/bundle --json")
+@app.command(epilog="\b\nExamples:\n  memtune export my-model\n  memtune export my-adapter --format adapter")
 def export(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the bundle.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory to write.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="bundle: backbone and memory, for transformers alone. adapter: the memory, for peft with memtune.",
+        ),
+    ] = "bundle",
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a checkpoint that loads without memtune.
+    """Write a checkpoint that loads without memtune, or a PEFT adapter.
 
-    The bundle is asked its facts again in a process that has transformers alone before it takes its place.
+    What is written is asked its facts again in a fresh process, a bundle in one that has transformers alone, before it
+    takes its place.
     """
     with _conversation(as_json, quiet) as shown:
         _settings(shown, config)
         from memtune.export import export as run
 
-        result = run(project, out, on_event=shown.on_event)
+        result = run(project, out, format=format, on_event=shown.on_event)
         load = f"AutoModelForCausalLM.from_pretrained({str(out)!r}, trust_remote_code=True)"
+        if format == "adapter":
+            load = f"import memtune.peft; PeftModel.from_pretrained(base, {str(out)!r})"
         shown.show(result, ui.export_view, *([load] if result.met else []))
         if not result.met:
-            lost = f"{len(result.lost):,} of {result.asked:,} facts are not answered exactly by the bundle"
+            lost = f"{len(result.lost):,} of {result.asked:,} facts are not answered exactly by the {format}"
             raise TargetNotMet(f"{lost}:\n{_listed(result.lost)}", hint=f"memtune tune --verify all{_in(project)}")
 
 

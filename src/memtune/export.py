@@ -1,4 +1,4 @@
-"""The verb export: a directory that transformers loads without memtune, asked again before it is handed over."""
+"""The verb export: a directory that others load, asked again in a fresh process before it is handed over."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save_file
 
 from memtune import __version__
 from memtune.backbone import Backbone, load_backbone
+from memtune.bundle import write_bundle
 from memtune.checkpoints import quiet_transformers
-from memtune.errors import MemtuneError, ModelError, ProjectError
+from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import check_backbone, load_facts, load_memory
 
-__all__ = ["ExportResult", "export"]
+__all__ = ["FORMATS", "ExportResult", "export"]
 
-MODEL_CLASS = "MemtuneForCausalLM"
-MEMORY_FILE = "memory.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+FORMATS = (
+    "bundle",
+    "adapter",
+)  # a checkpoint that transformers loads alone; a PEFT adapter for the model it was made on
 ASKED = 512  # facts of a large project that the bundle is asked; all of a smaller one
 SHOWN_LOST = 5
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The bundle, and what it answered in a fresh process that never saw memtune."""
+    """What was written, and what it answered in a fresh process; a bundle's never saw memtune."""
 
+    format: str
     directory: str
     bytes: int
     memory_bytes: int
     facts: int
     asked: int
     exact: int
-    lost: tuple[str, ...]  # ids of asked facts that the bundle does not answer exactly
+    lost: tuple[str, ...]  # ids of asked facts that it does not answer exactly
 
     @property
     def met(self) -> bool:
@@ -52,15 +51,23 @@ class ExportResult:
 
 
 def export(
-    project_dir: Path, out: Path, *, on_event: OnEvent = ignore, backbone: Backbone | None = None
+    project_dir: Path,
+    out: Path,
+    *,
+    format: str = "bundle",
+    on_event: OnEvent = ignore,
+    backbone: Backbone | None = None,
 ) -> ExportResult:
-    """``out`` is a complete bundle, or does not exist: it is built and asked beside its place, then renamed.
+    """``out`` is complete, or does not exist: it is built and asked beside its place, then renamed.
 
-    Raises ProjectError if ``out`` is in the way or nothing was tuned, ModelError if the bundle cannot be written.
+    ``format`` is one of FORMATS. Raises ConfigError if it is not, ProjectError if ``out`` is in the way or nothing was
+    tuned, ModelError if it cannot be written.
     """
+    if format not in FORMATS:
+        raise ConfigError(f"there is no format {format!r}", hint=f"use one of: {', '.join(FORMATS)}")
     project = Project(project_dir)
     model = project.need("model", "memtune ingest FACTS")
-    tuned = project.need("tune", "memtune tune")
+    project.need("tune", "memtune tune")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProjectError(f"{out} is there already", hint="name a new directory, or remove this one")
     memory, facts = load_memory(project), load_facts(project)
@@ -71,15 +78,16 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        on_event(Note("writing backbone and memory"))
-        memory_bytes = _write(beside, backbone, memory)
+        on_event(Note("writing the memory" if format == "adapter" else "writing backbone and memory"))
+        memory_bytes = _write(beside, format, backbone, project)
         numbers = _to_ask(memory, project.state["seed"])
         asked = [facts[i] for i in numbers]
-        on_event(Note(f"asking the bundle {len(asked)} facts in a fresh process"))
-        answers = _ask_in_fresh_process(beside, [(facts[i].question, memory.bank.experts_of(i) + 1) for i in numbers])
+        on_event(Note(f"asking the {format} {len(asked)} facts in a fresh process"))
+        questions = [(facts[i].question, memory.bank.experts_of(i) + 1) for i in numbers]
+        answers = _ask_in_fresh_process(beside, questions, backbone if format == "adapter" else None)
         lost = tuple(fact.id for fact, said in zip(asked, answers, strict=True) if said != fact.answer)
         figures = {"asked": len(asked), "exact": len(asked) - len(lost)}
-        _card(beside, out.name, project, tuned, figures)
+        _card(beside, out.name, format, project, figures)
         size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
         if out.is_dir():
             out.rmdir()
@@ -87,7 +95,7 @@ def export(
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return ExportResult(str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
+    return ExportResult(format, str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
 
 
 def _readable(directory: Path) -> None:
@@ -97,55 +105,22 @@ def _readable(directory: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _write(out: Path, backbone: Backbone, memory: Memory) -> int:
-    """Backbone, memory, index, code and tokenizer; returns the bytes of the memory."""
+def _write(out: Path, format: str, backbone: Backbone, project: Project) -> int:
+    """Returns the bytes of the memory."""
     try:
         with quiet_transformers():
-            backbone.model.save_pretrained(out)
-            backbone.prompts.tokenizer.save_pretrained(out)
+            if format == "bundle":
+                return write_bundle(out, backbone, load_memory(project))
+            from memtune.peft import write_adapter  # takes seconds to import
+
+            return write_adapter(out, backbone, project)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{backbone.checkpoint.name} cannot be saved: {error}") from error
-    tensors = {f"memory.{name}": t.detach().cpu().contiguous() for name, t in memory.state_dict().items()}
-    save_file(tensors, out / MEMORY_FILE, metadata={"format": "pt"})
-    _index(out, list(tensors))
-    config = json.loads((out / "config.json").read_text())
-    config["auto_map"] = {"AutoModelForCausalLM": f"modeling_memtune.{MODEL_CLASS}"}
-    config["memtune"] = memory.config.to_dict()
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    _code(out, type(backbone.model).__name__, len(memory.bank.loss))
-    return (out / MEMORY_FILE).stat().st_size
 
 
-def _index(out: Path, memory_names: Sequence[str]) -> None:
-    """One index over the backbone's files and the memory's."""
-    from safetensors import safe_open
-
-    path = out / INDEX_FILE
-    if path.is_file():
-        weight_map: dict[str, str] = json.loads(path.read_text())["weight_map"]
-    else:
-        single = out / "model.safetensors"
-        single.rename(out / "model-backbone.safetensors")
-        with safe_open(out / "model-backbone.safetensors", framework="pt") as file:
-            weight_map = dict.fromkeys(file.keys(), "model-backbone.safetensors")
-    weight_map |= dict.fromkeys(memory_names, MEMORY_FILE)
-    total = sum((out / name).stat().st_size for name in set(weight_map.values()))
-    path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
-
-
-def _code(out: Path, backbone_class: str, facts: int) -> None:
-    """The memory's own modules, byte for byte, and the class that joins them to the backbone."""
-    for module in files("memtune").joinpath("memory").iterdir():
-        if module.name.endswith(".py") and module.name not in {"__init__.py", "fit.py"}:
-            (out / module.name).write_bytes(module.read_bytes())
-    template = files("memtune").joinpath("hub", "modeling_memtune.py.in").read_text(encoding="utf-8")
-    code = template.format(backbone=backbone_class, facts=facts, version=__version__)
-    (out / "modeling_memtune.py").write_text(code, encoding="utf-8")
-
-
-def _card(out: Path, name: str, project: Project, tuned: dict[str, Any], asked: dict[str, int]) -> None:
-    template = files("memtune").joinpath("hub", "README.md.in").read_text(encoding="utf-8")
-    ingested = project.need("ingest", "memtune ingest FACTS")
+def _card(out: Path, name: str, format: str, project: Project, asked: dict[str, int]) -> None:
+    template = files("memtune").joinpath("hub", f"{format}.md.in").read_text(encoding="utf-8")
+    ingested, tuned = project.need("ingest", "memtune ingest FACTS"), project.need("tune", "memtune tune")
     figures = ingested | tuned | asked | {"name": name, "version": __version__}
     (out / "README.md").write_text(template.format(**figures), encoding="utf-8")
 
@@ -155,11 +130,16 @@ def _to_ask(memory: Memory, seed: int) -> list[int]:
     return accepted if len(accepted) <= ASKED else random.Random(seed).sample(accepted, ASKED)
 
 
-def _ask_in_fresh_process(bundle: Path, questions: list[tuple[str, int]]) -> list[str]:
-    """Answers to (question, most tokens) from a process that has torch and transformers alone."""
+def _ask_in_fresh_process(directory: Path, questions: list[tuple[str, int]], backbone: Backbone | None) -> list[str]:
+    """Answers to (question, most tokens) from a process that has torch and transformers alone; an adapter is put on
+    its ``backbone``, for which it needs peft and memtune too.
+    """
+    script, base = str(files("memtune").joinpath("hub", "ask.py")), []
+    if backbone is not None:
+        base = [backbone.checkpoint.location, str(backbone.head.weight.dtype).removeprefix("torch.")]
     with tempfile.TemporaryDirectory() as modules:
         run = subprocess.run(
-            [sys.executable, "-I", str(files("memtune").joinpath("hub", "ask_bundle.py")), str(bundle)],
+            [sys.executable, *([] if base else ["-I"]), script, str(directory), *base],
             input=json.dumps(questions),
             capture_output=True,
             text=True,
@@ -168,9 +148,9 @@ def _ask_in_fresh_process(bundle: Path, questions: list[tuple[str, int]]) -> lis
         )
     if run.returncode != 0:
         last = run.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise MemtuneError(f"the bundle does not load in a fresh process: {last[0]}")
+        raise MemtuneError(f"what was written does not load in a fresh process: {last[0]}")
     said = json.loads(run.stdout)
-    if said["memtune_imported"]:
+    if said["memtune_imported"] and not base:
         raise MemtuneError("the bundle imported memtune, so it would not load where memtune is not installed")
     answers: list[str] = said["answers"]
     return answers

@@ -278,10 +278,11 @@ def eval_view(result: EvalResult) -> Iterable[RenderableType]:
 
 
 def export_view(result: ExportResult) -> Iterable[RenderableType]:
-    """Where the bundle is, and what it answered in a process without memtune."""
+    """Where it is, and what it answered in another process."""
+    without = " without memtune" if result.format == "bundle" else ""
     yield _fields(
-        bundle=f"{result.directory}, {_size(result.bytes)}, {_size(result.memory_bytes)} of it memory",
-        asked=f"{result.asked:,} of {result.facts:,} facts, in a fresh process without memtune",
+        **{result.format: f"{result.directory}, {_size(result.bytes)}, {_size(result.memory_bytes)} of it memory"},
+        asked=f"{result.asked:,} of {result.facts:,} facts, in a fresh process{without}",
         exact=f"{result.exact:,} of {result.asked:,}",
     )
 

@@ -134,10 +134,14 @@ class Attachment:
         if new:
             parts = [self.memory.router.parts(question) for question in new]
             flat = list(dict.fromkeys(part for part_of in parts for part in part_of))
-            found = dict(zip(flat, self.memory.router.route(flat, self._states.early(flat)), strict=True))
+            found = dict(zip(flat, self.memory.router.route(flat, self.read(flat)), strict=True))
             for question, part_of in zip(new, parts, strict=True):
                 self._routes[question] = max((found[part] for part in part_of), key=lambda route: route.score)
         return [self._routes[q] for q in questions]
+
+    def read(self, questions: list[Ids]) -> list[Tensor]:
+        """The early states of each question, read alone: float32 (taps, tokens, hidden)."""
+        return self._states.early(questions)
 
     def _follow(self, _model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a forward pass: which positions of this chunk belong to the answer of a stored question?"""

@@ -1,7 +1,8 @@
-"""Loads a bundle as its user would and answers questions: ``python -I ask_bundle.py DIRECTORY < questions.json``.
+"""Loads what was exported as its user would and answers questions: ``python -I ask.py BUNDLE < questions.json``, or
+``python ask.py ADAPTER BASE DTYPE``.
 
-Reads a JSON list of [question, most tokens of its answer], writes the greedy answers.
-Uses torch and transformers alone.
+Reads a JSON list of [question, most tokens of its answer], writes the greedy answers. For a bundle it uses torch and
+transformers alone.
 """
 
 import json
@@ -17,9 +18,9 @@ BATCH = 16
 
 def main() -> None:
     logging.disable_progress_bar()
-    directory = sys.argv[1]
-    model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
+    directory, *base = sys.argv[1:]
+    model = with_adapter(directory, *base) if base else bundle(directory)
+    tokenizer = AutoTokenizer.from_pretrained(base[0] if base else directory, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     asked = json.load(sys.stdin)
@@ -31,6 +32,18 @@ def main() -> None:
         for i, text in zip(batch, texts, strict=True):
             answers[i] = text
     json.dump({"answers": answers, "memtune_imported": "memtune" in sys.modules}, sys.stdout)
+
+
+def bundle(directory: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True).eval()
+
+
+def with_adapter(directory: str, base: str, dtype: str) -> Any:
+    from peft import PeftModel
+
+    import memtune.peft  # noqa: F401  # makes the method known to peft
+
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval(), directory)
 
 
 @torch.inference_mode()

@@ -1,0 +1,62 @@
+"""A bundle: a checkpoint whose own code joins the memory to the backbone, so that transformers loads it alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from memtune import __version__
+from memtune.backbone import Backbone
+from memtune.memory.module import Memory
+
+__all__ = ["write_bundle"]
+
+MODEL_CLASS = "MemtuneForCausalLM"
+MEMORY_FILE = "memory.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+
+def write_bundle(out: Path, backbone: Backbone, memory: Memory) -> int:
+    """Backbone, memory, index, code and tokenizer; returns the bytes of the memory."""
+    backbone.model.save_pretrained(out)
+    backbone.prompts.tokenizer.save_pretrained(out)
+    tensors = {f"memory.{name}": t.detach().cpu().contiguous() for name, t in memory.state_dict().items()}
+    save_file(tensors, out / MEMORY_FILE, metadata={"format": "pt"})
+    _index(out, list(tensors))
+    config = json.loads((out / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": f"modeling_memtune.{MODEL_CLASS}"}
+    config["memtune"] = memory.config.to_dict()
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    _code(out, type(backbone.model).__name__, len(memory.bank.loss))
+    return (out / MEMORY_FILE).stat().st_size
+
+
+def _index(out: Path, memory_names: Sequence[str]) -> None:
+    """One index over the backbone's files and the memory's."""
+    from safetensors import safe_open
+
+    path = out / INDEX_FILE
+    if path.is_file():
+        weight_map: dict[str, str] = json.loads(path.read_text())["weight_map"]
+    else:
+        single = out / "model.safetensors"
+        single.rename(out / "model-backbone.safetensors")
+        with safe_open(out / "model-backbone.safetensors", framework="pt") as file:
+            weight_map = dict.fromkeys(file.keys(), "model-backbone.safetensors")
+    weight_map |= dict.fromkeys(memory_names, MEMORY_FILE)
+    total = sum((out / name).stat().st_size for name in set(weight_map.values()))
+    path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
+
+
+def _code(out: Path, backbone_class: str, facts: int) -> None:
+    """The memory's own modules, byte for byte, and the class that joins them to the backbone."""
+    for module in files("memtune").joinpath("memory").iterdir():
+        if module.name.endswith(".py") and module.name not in {"__init__.py", "fit.py"}:
+            (out / module.name).write_bytes(module.read_bytes())
+    template = files("memtune").joinpath("hub", "modeling_memtune.py.in").read_text(encoding="utf-8")
+    code = template.format(backbone=backbone_class, facts=facts, version=__version__)
+    (out / "modeling_memtune.py").write_text(code, encoding="utf-8")
