@@ -99,11 +99,45 @@ def test_plain_decoders_are_taken(saved, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "entries"), [("granite", {"logits_scaling": 8.0}), ("cohere", {"logit_scale": 0.0625})], ids=str
+    ("kind", "entries", "scale", "cap"),
+    [
+        ("llama", {}, 1.0, None),
+        ("granite", {"logits_scaling": 8.0}, 0.125, None),
+        ("cohere", {"logit_scale": 0.0625}, 0.0625, None),
+        ("gemma2", {"final_logit_softcapping": 30.0, "head_dim": 16}, 1.0, 30.0),
+    ],
+    ids=["llama", "granite", "cohere", "gemma2"],
 )
-def test_a_model_that_scales_its_logits_is_refused(saved, kind, entries):
-    with pytest.raises(ModelError, match="LM head times its final state"):
-        load_backbone(saved(kind, **entries))
+def test_scale_and_cap_are_found_by_asking_the_model(saved, kind, entries, scale, cap):
+    readout = load_backbone(saved(kind, **entries)).readout
+    assert readout.scale == pytest.approx(scale, rel=1e-4)
+    assert readout.cap == (None if cap is None else pytest.approx(cap, rel=1e-4))
+
+
+def test_a_model_that_does_something_else_with_its_logits_is_refused(saved, monkeypatch):
+    forward = transformers.LlamaForCausalLM.forward
+
+    def squared(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = out.logits * out.logits.abs()
+        return out
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", squared)
+    with pytest.raises(ModelError, match="scaled or capped"):
+        load_backbone(saved("llama"))
+
+
+def test_a_model_that_changes_the_state_before_the_head_is_refused(saved, monkeypatch):
+    get_decoder = transformers.LlamaForCausalLM.get_decoder
+
+    def another(model):
+        decoder = get_decoder(model)
+        decoder.norm.weight.data[:] = 2.0 if decoder.norm.weight.data[0] == 1.0 else 1.0
+        return decoder
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "get_decoder", another)
+    with pytest.raises(ModelError, match="scaled or capped"):
+        load_backbone(saved("llama"))
 
 
 def test_the_fingerprint_is_that_of_the_checkpoint(checkpoint, backbone, tmp_path):
@@ -125,5 +159,5 @@ def test_answer_states_are_those_that_predict_the_answer(request, name):
         prompt = backbone.prompts.format.prompt(fact.question)
         with torch.inference_mode():
             logits = backbone.model(input_ids=torch.tensor([prompt + fact.answer])).logits[0, len(prompt) - 1 : -1]
-        torch.testing.assert_close(backbone.logits(states.final), logits, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(backbone.readout(states.final), logits, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(states.early, backbone.states.early([fact.question])[0], rtol=1e-4, atol=1e-4)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from memtune.checkpoints import Checkpoint, quiet_transformers, resolve
 from memtune.errors import ModelError
 from memtune.events import ModelLoaded, OnEvent, ignore
+from memtune.memory.readout import Readout
 from memtune.memory.states import StateReader, decoder_layers
 from memtune.prompts import EncodedFact, Prompts
 
@@ -46,6 +47,7 @@ class Backbone:
     prompts: Prompts
     checkpoint: Checkpoint
     reason: str
+    readout: Readout
 
     @property
     def device(self) -> torch.device:
@@ -90,11 +92,6 @@ class Backbone:
                 states[i] = AnswerStates(answer, taps[:, place, : len(facts[i].question)].float().clone())
         return states
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """What the LM head says to final states ``(..., hidden)``."""
-        logits: Tensor = self.head(hidden.to(self.head.weight.dtype))
-        return logits.float()
-
 
 def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_event: OnEvent = ignore) -> Backbone:
     """Loads and checks a checkpoint. Raises ModelError if it cannot be loaded or its head cannot be reproduced."""
@@ -108,8 +105,8 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
             f"{name} cannot be loaded: {first}",
             hint="--model takes a directory, a hub id such as org/name, a .gguf file, or smollm2",
         ) from error
-    backbone = Backbone(model, Prompts(tokenizer, _stop_ids(model, tokenizer)), checkpoint, reason)
-    _check_head(backbone)
+    prompts = Prompts(tokenizer, _stop_ids(model, tokenizer))
+    backbone = Backbone(model, prompts, checkpoint, reason, _readout(model, checkpoint))
     on_event(ModelLoaded(name, checkpoint.note, reason))
     return backbone
 
@@ -151,18 +148,28 @@ def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def _check_head(backbone: Backbone) -> None:
-    """The fit computes ``head(final state)`` itself: that must be what the model computes."""
-    model = backbone.model
-    if not isinstance(backbone.head, nn.Linear) or not decoder_layers(model):
+def _reads_the_decoder(model: Any, head: nn.Module, ids: Tensor) -> bool:
+    """What the head reads is what the decoder ends with: those are the states that the fit is given."""
+    read: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    try:
+        model(input_ids=ids)
+    finally:
+        hook.remove()
+    final = model.get_decoder()(input_ids=ids).last_hidden_state
+    return read[-1].shape == final.shape and torch.allclose(read[-1], final, rtol=1e-3, atol=1e-3)
+
+
+def _readout(model: Any, checkpoint: Checkpoint) -> Readout:
+    """How the model reads the states that the memory writes to: the fit computes that itself."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or not decoder_layers(model):
+        raise ModelError(f"{checkpoint.name} has no plain LM head behind a stack of layers: it cannot be taught")
+    ids = torch.arange(1, 9, device=head.weight.device)[None] % len(head.weight)
+    readout = Readout.of(model, ids)
+    if readout is None or not _reads_the_decoder(model, head, ids):
         raise ModelError(
-            f"{backbone.checkpoint.name} has no plain LM head behind a stack of layers: it cannot be taught"
+            f"the logits of {checkpoint.name} are not its LM head times its final state, scaled or capped",
+            hint="a model that does something else there cannot be taught by this version",
         )
-    ids = torch.arange(1, 9, device=backbone.device)[None] % len(backbone.head.weight)
-    logits = model(input_ids=ids).logits
-    own = backbone.head(model.get_decoder()(input_ids=ids).last_hidden_state)
-    if logits.shape != own.shape or not torch.allclose(logits, own, rtol=1e-3, atol=1e-3):
-        raise ModelError(
-            f"the logits of {backbone.checkpoint.name} are not its LM head times its final state",
-            hint="models that scale or cap their logits are not supported by this version",
-        )
+    return readout

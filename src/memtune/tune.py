@@ -17,7 +17,7 @@ from memtune.backbone import AnswerStates, Backbone, load_backbone
 from memtune.config import Config
 from memtune.events import Learned, Note, OnEvent, Progress, ignore
 from memtune.facts import Fact
-from memtune.memory.fit import fit_values, head_rows, token_losses
+from memtune.memory.fit import fit_values, token_losses
 from memtune.memory.module import Memory
 from memtune.memory.router import Route
 from memtune.project import Project
@@ -134,7 +134,7 @@ class _Run:
         self.memory: Memory = load_memory(project)
         self.bank = self.memory.bank
         self.started = time.monotonic()
-        self.low = head_rows(backbone.head, self.memory.projections.up)
+        self.low = backbone.readout.rows(self.memory.projections.up)
         self.reasons: dict[int, str] = {}
         self.verified = self.verified_exact = 0
 
@@ -190,7 +190,7 @@ class _Run:
 
     def _fit(self, lessons: Sequence[_Lesson], goal: float) -> None:
         hidden, targets = _final(lessons), _targets(lessons)
-        values = fit_values(hidden, targets, self.backbone.head, self.low, goal)
+        values = fit_values(hidden, targets, self.backbone.readout, self.low, goal)
         experts = torch.cat([torch.arange(run.start, run.stop) for run in (self.bank.run(one.fact) for one in lessons)])
         self.bank.put(experts, self.memory.projections.query(hidden), values)
 
@@ -203,7 +203,8 @@ class _Run:
         facts = torch.tensor([lesson.fact for lesson in lessons]).repeat_interleave(torch.tensor(counts))
         steps = torch.cat([torch.arange(count) for count in counts])
         final = _final(lessons)
-        losses = token_losses(final + self.memory.write(final, facts, steps), _targets(lessons), self.backbone.head)
+        written = final + self.memory.write(final, facts, steps)
+        losses = token_losses(written, _targets(lessons), self.backbone.readout)
         return [self._accept(lesson.fact, own) for lesson, own in zip(lessons, losses.split(counts), strict=True)]
 
     def _accept(self, fact: int, losses: Tensor) -> bool:

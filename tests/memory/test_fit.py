@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from memtune.memory import fit
-from memtune.memory.fit import ROWS, fit_values, head_rows, token_losses
+from memtune.memory.fit import ROWS, fit_values, token_losses
+from memtune.memory.readout import Readout
 
 VOCABULARY, HIDDEN, D_VALUE = 90, 40, 24
 GOAL = 1e-3
@@ -17,7 +18,7 @@ REACHED = GOAL * 1.05  # float32 against float64
 class Problem:
     """Random states, targets, head and projection."""
 
-    def __init__(self, seed=0, tokens=50, bias=False):
+    def __init__(self, seed=0, tokens=50, bias=False, **readout):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.hidden = torch.randn(tokens, HIDDEN) * 3
@@ -27,10 +28,11 @@ class Problem:
             self.head.weight.normal_()
             if bias:
                 self.head.bias.normal_(std=5)
-            self.low = head_rows(self.head, self.up)
+            self.readout = Readout(self.head, **readout)
+            self.low = self.readout.rows(self.up)
 
     def fit(self, goal=GOAL):
-        return fit_values(self.hidden, self.targets, self.head, self.low, goal)
+        return fit_values(self.hidden, self.targets, self.readout, self.low, goal)
 
     def losses(self, values):
         """Cross-entropy by its definition."""
@@ -38,6 +40,9 @@ class Problem:
         logits = states @ self.head.weight.double().T
         if self.head.bias is not None:
             logits += self.head.bias.double()
+        logits *= self.readout.scale
+        if self.readout.cap is not None:
+            logits = self.readout.cap * torch.tanh(logits / self.readout.cap)
         chances = (logits - logits.amax(1, keepdim=True)).exp()
         chances /= chances.sum(1, keepdim=True)
         return -chances[torch.arange(len(states)), self.targets].log()
@@ -67,6 +72,19 @@ def test_the_bias_of_the_head_is_reckoned_with():
 
 
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "readout", [{"scale": 0.0625}, {"scale": 4.0}, {"cap": 30.0}, {"scale": 0.5, "cap": 40.0}], ids=str
+)
+def test_scale_and_cap_of_the_logits_are_reckoned_with(bias, readout):
+    problem = Problem(bias=bias, **readout)
+    problem.hidden /= 3 * problem.readout.scale  # logits as models have them: below the cap
+    assert float(problem.losses(problem.fit()).max()) <= REACHED
+    losses = token_losses(problem.hidden, problem.targets, problem.readout)
+    expected = problem.losses(torch.zeros(len(losses), D_VALUE))
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [False, True])
 def test_a_bfloat16_head_is_fitted_as_it_speaks(bias):
     """Its logits are rounded to eight bits, so the loss can only be had roughly; half a nat would be a miss."""
     problem = Problem(bias=bias)
@@ -74,7 +92,7 @@ def test_a_bfloat16_head_is_fitted_as_it_speaks(bias):
     values = problem.fit()
     assert values.dtype == torch.float32
     reached = problem.hidden + values @ problem.up.T
-    assert float(token_losses(reached, problem.targets, problem.head).max()) < 0.1
+    assert float(token_losses(reached, problem.targets, problem.readout).max()) < 0.1
 
 
 def test_a_token_that_the_model_says_already_gets_no_value(problem):
@@ -86,7 +104,7 @@ def test_a_token_that_the_model_says_already_gets_no_value(problem):
 def test_a_token_does_not_depend_on_its_neighbours(problem):
     together = problem.fit()
     for i in (0, 7):
-        alone = fit_values(problem.hidden[[i]], problem.targets[[i]], problem.head, problem.low, GOAL)
+        alone = fit_values(problem.hidden[[i]], problem.targets[[i]], problem.readout, problem.low, GOAL)
         torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
 
 
@@ -109,13 +127,13 @@ def test_a_token_that_no_value_can_say_stays_finite_and_hinders_no_other(problem
 def test_no_token_at_all_is_no_problem():
     problem = Problem(tokens=0)
     assert problem.fit().shape == (0, D_VALUE)
-    assert token_losses(problem.hidden, problem.targets, problem.head).shape == (0,)
+    assert token_losses(problem.hidden, problem.targets, problem.readout).shape == (0,)
 
 
 @pytest.mark.parametrize("tokens", [1, ROWS, ROWS + 1])
 def test_token_losses_are_the_cross_entropy(tokens):
     problem = Problem(tokens=tokens, bias=True)
-    losses = token_losses(problem.hidden, problem.targets, problem.head)
+    losses = token_losses(problem.hidden, problem.targets, problem.readout)
     expected = problem.losses(torch.zeros(tokens, D_VALUE))
     torch.testing.assert_close(losses.double(), expected, rtol=1e-4, atol=1e-5)
 

@@ -2,9 +2,9 @@
 
 Nothing stands behind the memory but one matrix, so each answer token is a small problem of its own: find z with
 cross-entropy(W (h + U z), y) <= goal. The direction is that of the negative gradient, W_y less the expected head row of
-the other tokens, seen through U; the step is the log-odds still needed over its squared length, a Newton step along
-the log-odds, and somewhat more. Only tokens that have not reached the goal go on. No gradient runs through the
-backbone.
+the other tokens, seen through U; where the model caps its logits, also through the slope of the cap. The step is the
+log-odds still needed over its squared length, a Newton step along the log-odds, and somewhat more. Only tokens that
+have not reached the goal go on. No gradient runs through the backbone.
 """
 
 from __future__ import annotations
@@ -15,42 +15,40 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .kernels import kernels_for
+from .readout import Readout
 
-__all__ = ["fit_values", "head_rows", "token_losses"]
+__all__ = ["fit_values", "token_losses"]
 
 # Rows of the logits at a time: (ROWS, vocabulary) float32 is what the fit holds, whatever the number of facts.
 ROWS = 256
 MAX_STEPS = 60
 # Log-odds are concave along a step: a Newton step always falls short. Measured on SmolLM2-135M: 1.9 steps, not 2.5.
 STRETCH = 1.3
+WITHIN = 0.25  # of the cap, where logits are capped: a step moves them by no more
 
 
 @torch.inference_mode()
-def head_rows(head: nn.Linear, up: Tensor) -> Tensor:
-    """What a value row adds to each logit: the head's rows through ``up``, float32 ``(vocabulary, d_value)``."""
-    return head.weight.float() @ up
-
-
-@torch.inference_mode()
-def fit_values(hidden: Tensor, targets: Tensor, head: nn.Linear, low: Tensor, goal: float) -> Tensor:
+def fit_values(hidden: Tensor, targets: Tensor, readout: Readout, low: Tensor, goal: float) -> Tensor:
     """Value rows z float32 ``(tokens, d_value)`` with a loss of at most ``goal`` nats per token where one was found.
 
-    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``low`` the ``head_rows``.
+    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``low`` the readout's rows.
     Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
     """
-    if "bias" not in dict(head.named_parameters()) and (kernels := kernels_for(hidden)):
+    head = readout.head
+    plain = readout.scale == 1.0 and readout.cap is None and getattr(head, "bias", None) is None
+    if plain and (kernels := kernels_for(hidden)):
         return _fit_streamed(kernels.fit_step, hidden, targets, head.weight, low, goal)
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
     room = low.new_empty(2, min(ROWS, len(hidden)), len(low))
-    fitted = [_fit_rows(head(h.to(head.weight.dtype)).float(), y, low, goal, room) for h, y in rows]
+    fitted = [_fit_rows(readout.scaled(h), y, readout, low, goal, room) for h, y in rows]
     return torch.cat(fitted) if fitted else hidden.new_zeros(0, low.shape[1])
 
 
-def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float, room: Tensor) -> Tensor:
-    """``base`` (rows, vocabulary) are the backbone's logits; rows drop out as they reach the goal.
+def _fit_rows(base: Tensor, targets: Tensor, readout: Readout, low: Tensor, goal: float, room: Tensor) -> Tensor:
+    """``base`` (rows, vocabulary) is what the backbone says below the cap; rows drop out as they reach the goal.
 
     ``room`` (2, rows or more, vocabulary) is written over: fresh memory of that size costs as much as what is computed.
     """
@@ -59,18 +57,33 @@ def _fit_rows(base: Tensor, targets: Tensor, low: Tensor, goal: float, room: Ten
     own = base.gather(1, targets[:, None]).squeeze(1)
     others = base.scatter_(1, targets[:, None], float("-inf"))  # and so it stays, whatever is added
     for _ in range(MAX_STEPS):
-        wanted = low[targets[active]]
-        share = torch.softmax(others, 1, out=room[1, : len(active)])
-        rivals = others.amax(1) - share.amax(1).log()  # logsumexp, for a tenth of its time
-        odds = own[active] + (z[active] * wanted).sum(1) - rivals
+        wanted, said = low[targets[active]], own[active]
+        said = said + (z[active] * wanted).sum(1)
+        logits = _capped_others(others, targets[active], readout)
+        share = torch.softmax(logits, 1, out=room[1, : len(active)])
+        rivals = logits.amax(1) - share.amax(1).log()  # logsumexp, for a tenth of its time
+        odds = readout.capped(said) - rivals
         going = F.softplus(-odds) > goal
         if not going.any():
             break
-        z[active[going]] += _newton_step((wanted - share @ low)[going], odds[going], goal)
+        direction = wanted - share @ low
+        if readout.cap is None:
+            step = _newton_step(direction[going], odds[going], goal)
+        else:
+            felt = wanted * readout.slope(said)[:, None] - share.mul_(readout.slope(others)) @ low
+            step = _short_step(direction[going], felt[going], odds[going], goal, readout.cap)
+        z[active[going]] += step
         if not going.all():
             active, base = active[going], base[going]
         others = torch.addmm(base, z[active], low.T, out=room[0, : len(active)])
     return z
+
+
+def _capped_others(others: Tensor, targets: Tensor, readout: Readout) -> Tensor:
+    """Under the cap, with the targets' own entries left out as before."""
+    if readout.cap is None:
+        return others
+    return readout.capped(others).scatter_(1, targets[:, None], float("-inf"))
 
 
 def _fit_streamed(
@@ -91,15 +104,29 @@ def _fit_streamed(
 
 
 def _newton_step(direction: Tensor, odds: Tensor, goal: float) -> Tensor:
-    """Along ``direction`` (rows, d_value), beyond the log-odds of half the goal: the last step must not fall short."""
-    aim = -math.log(math.expm1(goal / 2))
-    length = direction.square().sum(1, keepdim=True).clamp_min(1e-12)
-    return STRETCH * (aim - odds).clamp_min(0.0)[:, None] * direction / length
+    """Along ``direction`` (rows, d_value), as far as the log-odds still needed take."""
+    return direction * (_needed(odds, goal) / direction.square().sum(1).clamp_min(1e-12))[:, None]
+
+
+def _short_step(direction: Tensor, felt: Tensor, odds: Tensor, goal: float, cap: float) -> Tensor:
+    """The same along ``felt``, what a cap lets through of the direction: near the cap that is next to nothing, and a
+    whole step would lead far beyond it.
+    """
+    rates = felt.square().sum(1), (direction * felt).sum(1).abs()
+    whole, most = (
+        far / rate.clamp_min(1e-12) for far, rate in zip((_needed(odds, goal), WITHIN * cap), rates, strict=True)
+    )
+    return felt * torch.minimum(whole, most)[:, None]
+
+
+def _needed(odds: Tensor, goal: float) -> Tensor:
+    """Log-odds, beyond those of half the goal: the last step must not fall short."""
+    return STRETCH * (-math.log(math.expm1(goal / 2)) - odds).clamp_min(0.0)
 
 
 @torch.inference_mode()
-def token_losses(hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
-    """Cross-entropy in nats ``(tokens,)`` of final states ``(tokens, hidden)`` that the LM head reads."""
+def token_losses(hidden: Tensor, targets: Tensor, readout: Readout) -> Tensor:
+    """Cross-entropy in nats ``(tokens,)`` of final states ``(tokens, hidden)`` as the model reads them."""
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
-    losses = [F.cross_entropy(head(h.to(head.weight.dtype)).float(), y, reduction="none") for h, y in rows]
+    losses = [F.cross_entropy(readout(h), y, reduction="none") for h, y in rows]
     return torch.cat(losses) if losses else hidden.new_zeros(0)

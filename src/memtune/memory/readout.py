@@ -1,0 +1,102 @@
+"""What stands between the state that the memory writes to and the logits: the LM head, and in some models a scale and
+a soft cap.
+
+    logits = cap * tanh(scale * head(state) / cap)
+
+Scale and cap are found by asking the model, whatever its kind: states of its own are made longer on their way into the
+head, and what comes out is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Readout"]
+
+FAR = 1e4  # logits, where a cap shows itself: no model has one that large
+FIT = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}  # of the largest logit, rounding included
+
+
+@dataclass(frozen=True)
+class Readout:
+    """``scale`` multiplies what the head says, its bias included; ``cap`` bounds it. Most models have 1 and none."""
+
+    head: nn.Linear
+    scale: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: Any, ids: Tensor) -> Readout | None:
+        """As the model itself reads the states of ``ids`` (1, tokens); None where it does something else."""
+        head = model.get_output_embeddings()
+        near, said_near = _asked(model, ids, 1.0)
+        far, said_far = _asked(model, ids, FAR / float(near.abs().max().clamp_min(1e-6)))
+        cap = float(said_far.abs().max())
+        straight = _ratio(near, said_near)
+        if near.shape != said_near.shape:
+            return None
+        for readout in (cls(head, straight), cls(head, _ratio(near, _uncapped(said_near, cap)), cap)):
+            if readout._says(near, said_near) and readout._says(far, said_far):
+                return readout._rounded()
+        return None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits float32 ``(..., vocabulary)`` of states ``(..., hidden)``."""
+        return self.capped(self.scaled(hidden))
+
+    def scaled(self, hidden: Tensor) -> Tensor:
+        """What the cap is put on. It is linear in the state."""
+        said: Tensor = self.head(hidden.to(self.head.weight.dtype)).float()
+        return said if self.scale == 1.0 else said * self.scale
+
+    def capped(self, scaled: Tensor) -> Tensor:
+        return scaled if self.cap is None else self.cap * torch.tanh(scaled / self.cap)
+
+    def slope(self, scaled: Tensor) -> Tensor:
+        """How much of a small step gets through the cap: 1 far below it, 0 at it."""
+        return torch.ones_like(scaled) if self.cap is None else 1 - torch.tanh(scaled / self.cap).square()
+
+    def rows(self, up: Tensor) -> Tensor:
+        """What a value row adds to each logit below the cap: ``(vocabulary, d_value)`` for ``up`` (hidden, d_value)."""
+        return self.scale * (self.head.weight.float() @ up)
+
+    def _says(self, raw: Tensor, said: Tensor) -> bool:
+        error = (self.capped(self.scale * raw) - said).abs().max()
+        return bool(error <= FIT.get(self.head.weight.dtype, 3e-2) * said.abs().max())
+
+    def _rounded(self) -> Readout:
+        """A scale of 1 exactly, where it is that but for rounding: then nothing is multiplied."""
+        return Readout(self.head, 1.0, self.cap) if abs(self.scale - 1) < 1e-4 else self
+
+
+def _asked(model: Any, ids: Tensor, longer: float) -> tuple[Tensor, Tensor]:
+    """What the head says, and what the model makes of it, float32, when the head's input is ``longer``."""
+    heard: list[Tensor] = []
+    hooks = [
+        model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0] * longer, *args[1:])),
+        model.get_output_embeddings().register_forward_hook(lambda _, args, out: heard.append(out.float())),
+    ]
+    try:
+        said = model(input_ids=ids).logits.float()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return heard[-1], said
+
+
+def _ratio(raw: Tensor, said: Tensor) -> float:
+    """The factor by which ``said`` is nearest to ``raw``."""
+    if raw.shape != said.shape:
+        return 1.0
+    raw, said = raw.double(), said.double()
+    return float((raw * said).sum() / (raw * raw).sum().clamp_min(1e-12))
+
+
+def _uncapped(said: Tensor, cap: float) -> Tensor:
+    inside = (said.double() / cap).clamp(-1 + 1e-9, 1 - 1e-9)
+    return cap * torch.atanh(inside)
