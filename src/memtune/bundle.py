@@ -15,23 +15,23 @@ from memtune.memory.module import Memory
 
 __all__ = ["write_bundle"]
 
-MODEL_CLASS = "MemtuneForCausalLM"
 MEMORY_FILE = "memory.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 
 def write_bundle(out: Path, backbone: Backbone, memory: Memory) -> int:
     """Backbone, memory, index, code and tokenizer; returns the bytes of the memory."""
-    backbone.model.save_pretrained(out)
+    backbone.model.save_pretrained(out, save_original_format=False)  # of renamed weights only its own class knows
     backbone.prompts.tokenizer.save_pretrained(out)
     tensors = {f"memory.{name}": t.detach().cpu().contiguous() for name, t in memory.state_dict().items()}
     save_file(tensors, out / MEMORY_FILE, metadata={"format": "pt"})
     _index(out, list(tensors))
     config = json.loads((out / "config.json").read_text())
-    config["auto_map"] = {"AutoModelForCausalLM": f"modeling_memtune.{MODEL_CLASS}"}
+    backbone_class = type(backbone.model).__name__
+    config["auto_map"] = {"AutoModelForCausalLM": f"modeling_memtune.Memtune{backbone_class}"}
     config["memtune"] = memory.config.to_dict()
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    _code(out, type(backbone.model).__name__, len(memory.bank.loss))
+    _code(out, backbone_class, len(memory.bank.loss))
     return (out / MEMORY_FILE).stat().st_size
 
 

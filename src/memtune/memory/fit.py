@@ -112,10 +112,8 @@ def _short_step(direction: Tensor, felt: Tensor, odds: Tensor, goal: float, cap:
     """The same along ``felt``, what a cap lets through of the direction: near the cap that is next to nothing, and a
     whole step would lead far beyond it.
     """
-    rates = felt.square().sum(1), (direction * felt).sum(1).abs()
-    whole, most = (
-        far / rate.clamp_min(1e-12) for far, rate in zip((_needed(odds, goal), WITHIN * cap), rates, strict=True)
-    )
+    whole = _needed(odds, goal) / felt.square().sum(1).clamp_min(1e-12)
+    most = WITHIN * cap / (direction * felt).sum(1).abs().clamp_min(1e-12)
     return felt * torch.minimum(whole, most)[:, None]
 
 

@@ -7,6 +7,7 @@ decode step all agree. The backbone's keys and values never see the memory; wher
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,7 +150,7 @@ class Attachment:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if not self.enabled or ids is None:
             return
-        self._seen = _seen_ids(ids, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
+        self._seen = _seen_ids(ids, _cache_in(kwargs), kwargs.get("attention_mask"))
         self._chunk = (ids.shape[1], kwargs.get("logits_to_keep", 0))
         self._writes = self._plan(self._seen, ids.shape[1])
 
@@ -197,14 +198,28 @@ class Attachment:
 
     def _remember(self, _model: Any, _args: Any, out: Any) -> None:
         """After a forward pass: the cache learns which ids it holds, for the next decode step."""
-        cache = getattr(out, "past_key_values", None)
+        cache = _cache_in(out) if isinstance(out, Mapping) else None
         if cache is not None and self._seen is not None:
             setattr(cache, _IDS, self._seen)
         self._seen = None
 
 
+def _cache_in(entries: Mapping[str, Any]) -> Any:
+    """The cache by the names that models give it: keys and values, or recurrent states."""
+    return entries.get("past_key_values") or entries.get("cache_params")
+
+
+def _length(cache: Any) -> int:
+    """Positions that the cache holds. One of recurrent states alone cannot tell, but cannot be cut either."""
+    try:
+        return int(cache.get_seq_length())
+    except ValueError:
+        seen: _Seen | None = getattr(cache, _IDS, None)
+        return 0 if seen is None else seen.ids.shape[1]
+
+
 def _seen_ids(ids: Tensor, cache: Any, mask: Tensor | None) -> _Seen:
-    past = int(cache.get_seq_length()) if cache is not None else 0
+    past = _length(cache) if cache is not None else 0
     if mask is not None and mask.dim() == 2 and mask.shape[1] >= ids.shape[1]:
         ids = ids.masked_fill(mask[:, -ids.shape[1] :] == 0, _NO_TOKEN)
     if past == 0:

@@ -2,8 +2,9 @@
 
 *Early* states, after a few layers, feed the router; such a pass stops at the last layer it needs. A *whole* pass gives
 the final states as well. Rows are run behind the template's prefix and nothing else, so that what is read does not
-depend on what stands before a question in a chat. The prefix is run once and its keys and values are shared; rows go
-in batches of near-equal length, padded on the right, where no causal position sees it.
+depend on what stands before a question in a chat. The prefix is run once and its keys and values are shared, where the
+model has such and gives the same states with them; rows go in batches of near-equal length, padded on the right, where
+no causal position sees it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ Ids = tuple[int, ...]
 TOKENS_PER_BATCH = 1024  # keeps two cores busy (512 and 2048 are no faster); a longer batch only takes memory
 
 
+ALIKE = 0.02  # of the largest entry, rounding in bfloat16 included; without the prefix hardly an entry is the same
+
+
 class _Enough(Exception):  # not an error: it ends the pass where the router has what it needs
     pass
 
@@ -36,6 +40,7 @@ class StateReader:
         self.taps = taps or default_taps(len(layers))
         self.prefix = prefix
         self._caches: dict[bool, Any] = {}
+        self._shared: bool | None = None  # not known yet
 
     def early(self, rows: Sequence[Ids]) -> list[Tensor]:
         """For each row float32 states ``(taps, tokens, hidden)``."""
@@ -52,15 +57,32 @@ class StateReader:
             yield batch, taps, final
 
     def _batches(self, rows: Sequence[Ids], *, whole: bool) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-        for batch in batches_by_length([len(row) for row in rows]):
-            longest = len(rows[batch[-1]])
-            ids = torch.zeros(len(batch), longest, dtype=torch.long)
-            for place, i in enumerate(batch):
-                ids[place, : len(rows[i])] = torch.tensor(rows[i])
-            cache = copy.deepcopy(self._prefix_cache(whole))
+        behind = 0 if self._shares_prefix() else len(self.prefix)
+        for batch in batches_by_length([len(row) + behind for row in rows]):
+            ids = padded([self.prefix[:behind] + rows[i] for i in batch])
+            cache = None if behind else copy.deepcopy(self._prefix_cache(whole))
             if cache is not None:
                 cache.batch_repeat_interleave(len(batch))
-            yield batch, *self._run(ids, cache, whole)
+            early, final = self._run(ids, cache, whole)
+            yield batch, early[:, :, behind:], None if final is None else final[:, behind:]
+
+    def _shares_prefix(self) -> bool:
+        """Asked of the model once: a recurrent one has no keys and values to share, whatever it makes of them."""
+        if not self.prefix:
+            return True
+        if self._shared is None:
+            ids = torch.tensor([self.prefix + self.prefix[:2]])
+            try:
+                cache = copy.deepcopy(self._prefix_cache(False))
+                shared, _ = self._run(ids[:, len(self.prefix) :], cache, False)
+            except (AttributeError, TypeError, ValueError):  # its cache is none that can be asked
+                self._shared = False
+            else:
+                alone = self._run(ids, None, False)[0][:, :, len(self.prefix) :]
+                self._shared = shared.shape == alone.shape and bool(
+                    (shared - alone).float().abs().max() <= ALIKE * alone.float().abs().max()
+                )
+        return self._shared
 
     def _prefix_cache(self, whole: bool) -> Any:
         if self.prefix and whole not in self._caches:
@@ -108,6 +130,12 @@ def default_taps(layers: int) -> tuple[int, ...]:
     """A tenth and a fifth of the way up: there a state still knows its word and already knows its neighbours."""
     low = max(1, round(layers * 0.1))
     return (low, max(low + 1, round(layers * 0.2))) if layers > 1 else (1,)
+
+
+def padded(rows: Sequence[Ids]) -> Tensor:
+    """int64 ``(rows, longest)``, zeros on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + (0,) * (longest - len(row)) for row in rows])
 
 
 def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
