@@ -1,0 +1,50 @@
+"""Every page on an integration is run as it stands: its commands, then its Python, from top to bottom."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny import FACTS
+from typer.testing import CliRunner
+
+from memtune.cli import app
+
+PAGES = Path(__file__).parents[1] / "docs" / "integrations"
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # peft's, for transformers
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning"),
+]
+
+
+@pytest.fixture
+def run(done, checkpoint, monkeypatch, capsys):
+    """Runs a page in a directory that holds a tuned project; gives what its Python printed."""
+    monkeypatch.chdir(done.parent)
+    done.rename(done.parent / ".memtune")
+
+    def run(page):
+        names = {}
+        for kind, block in BLOCK.findall((PAGES / page).read_text(encoding="utf-8")):
+            if kind == "bash":
+                for line in block.replace("\\\n", " ").splitlines():
+                    program, *words = shlex.split(line)
+                    assert program == "memtune"
+                    result = CliRunner().invoke(app, [*words, "--quiet"])
+                    assert result.exit_code == 0, result.output
+                capsys.readouterr()
+            else:
+                exec(block.replace("path/to/model", checkpoint), names)
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_peft(run):
+    tram = next(answer for name, _, answer in FACTS if name == "tram")
+    loaded, project, off, second, beside = run("peft.md")
+    assert [loaded, project, second, beside] == [tram] * 4 and off != tram
