@@ -15,10 +15,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 
 import pytest
 import torch
+import transformers
 from tiny import CHAT_WITHOUT_SYSTEM, lighten, save_checkpoint, write_facts
 
 import memtune
-from memtune.backbone import load_backbone
+from memtune.backbone import load_backbone, quiet_transformers
 from memtune.config import Config
 from memtune.export import export
 from memtune.ingest import ingest
@@ -138,6 +139,42 @@ def bundle(tmp_path_factory, tuned, backbone):
     result = export(tuned, directory, backbone=backbone)
     assert result.met
     return directory
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory, bundle):
+    """Loads the bundle as a user would. transformers copies its code into a module cache, here one of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        modules = str(tmp_path_factory.mktemp("modules"))
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+        patch.setattr(sys, "path", [*sys.path, modules])
+
+        def load(directory=bundle, **options):
+            with quiet_transformers():
+                return transformers.AutoModelForCausalLM.from_pretrained(directory, **options).eval()
+
+        yield load
+
+
+@pytest.fixture(scope="session")
+def model(load):
+    return load(trust_remote_code=True)
+
+
+@pytest.fixture
+def answer(bundle):
+    """Greedy answers by nothing but transformers."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bundle, padding_side="left")
+
+    def ask(model, *questions):
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        inputs = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=60)
+        return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return ask
 
 
 @pytest.fixture

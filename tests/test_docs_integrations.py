@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,15 @@ def run(done, checkpoint, monkeypatch, capsys):
     return run
 
 
+TRAM = next(answer for name, _, answer in FACTS if name == "tram")
+
+
+def test_transformers(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
+    assert run("transformers.md") == [TRAM]
+
+
 def test_peft(run):
-    tram = next(answer for name, _, answer in FACTS if name == "tram")
     loaded, project, off, second, beside = run("peft.md")
-    assert [loaded, project, second, beside] == [tram] * 4 and off != tram
+    assert [loaded, project, second, beside] == [TRAM] * 4 and off != TRAM

@@ -17,6 +17,8 @@ __all__ = ["write_bundle"]
 
 MEMORY_FILE = "memory.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+# `transformers serve` asks for the second first, and then takes the backbone's class by its name, without the memory.
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
 
 
 def write_bundle(out: Path, backbone: Backbone, memory: Memory) -> int:
@@ -28,7 +30,7 @@ def write_bundle(out: Path, backbone: Backbone, memory: Memory) -> int:
     _index(out, list(tensors))
     config = json.loads((out / "config.json").read_text())
     backbone_class = type(backbone.model).__name__
-    config["auto_map"] = {"AutoModelForCausalLM": f"modeling_memtune.Memtune{backbone_class}"}
+    config["auto_map"] = dict.fromkeys(AUTO_CLASSES, f"modeling_memtune.Memtune{backbone_class}")
     config["memtune"] = memory.config.to_dict()
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     _code(out, backbone_class, len(memory.bank.loss))

@@ -1,0 +1,154 @@
+"""A bundle does what any checkpoint does in transformers: pipelines, caches, decoding strategies, a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+import torch
+import transformers
+from tiny import FACTS
+
+TRAM, VALVE = FACTS[2], FACTS[1]
+UNKNOWN = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundle):
+    return transformers.AutoTokenizer.from_pretrained(bundle, padding_side="left")
+
+
+@pytest.fixture
+def said(model, tokenizer):
+    """What the bundle answers to one question, decoded as the options say."""
+
+    def say(question, **options):
+        inputs = chat(tokenizer, [{"role": "user", "content": question}])
+        out = model.generate(**inputs, **{"do_sample": False, "max_new_tokens": 40} | options)
+        return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return say
+
+
+def chat(tokenizer, turns):
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+
+
+def test_a_pipeline_answers(model, tokenizer):
+    pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    chats = [[{"role": "user", "content": question}] for _, question, _ in (TRAM, VALVE)]
+    found = pipe(chats, do_sample=False, max_new_tokens=40, batch_size=2)
+    assert [one[0]["generated_text"][-1]["content"] for one in found] == [TRAM[2], VALVE[2]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_sample": True, "temperature": 0.7, "top_p": 0.9},
+        {"num_beams": 3},
+        {"num_beams": 2, "do_sample": True},
+        {"prompt_lookup_num_tokens": 3},
+        {"cache_implementation": "static"},
+        {"use_cache": False},
+        {"repetition_penalty": 1.05},
+        {"prefill_chunk_size": 8},
+    ],
+    ids=str,
+)
+def test_a_fact_is_said_whatever_the_decoding(said, options):
+    torch.manual_seed(0)
+    assert said(TRAM[1], **options) == TRAM[2]
+
+
+def test_a_smaller_model_may_assist(said, checkpoint):
+    assistant = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    assert said(TRAM[1], assistant_model=assistant) == TRAM[2]
+
+
+def test_a_streamer_hears_the_answer_as_it_is_made(model, tokenizer):
+    streamer = transformers.TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    inputs = chat(tokenizer, [{"role": "user", "content": TRAM[1]}])
+    options = {"do_sample": False, "max_new_tokens": 40, "streamer": streamer}
+    thread = threading.Thread(target=model.generate, kwargs=dict(inputs) | options)
+    thread.start()
+    pieces = list(streamer)
+    thread.join()
+    assert "".join(pieces) == TRAM[2] and len(pieces) > 2
+
+
+def test_a_conversation_goes_on_from_its_cache(model, tokenizer):
+    turns, cache, answers = [], transformers.DynamicCache(), []
+    for question in (TRAM[1], UNKNOWN, VALVE[1]):
+        turns.append({"role": "user", "content": question})
+        inputs = chat(tokenizer, turns)
+        out = model.generate(**inputs, past_key_values=cache, do_sample=False, max_new_tokens=40)
+        text = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        turns.append({"role": "assistant", "content": text})
+        answers.append(text)
+    assert [answers[0], answers[2]] == [TRAM[2], VALVE[2]]
+
+
+def test_a_compiled_forward_gives_the_same_answer(load, tokenizer):
+    """What the memory does depends on the ids, which no compiled graph can: it stays outside the graph."""
+    model = load(trust_remote_code=True)
+    model.forward = torch.compile(model.forward, backend="eager")
+    inputs = chat(tokenizer, [{"role": "user", "content": TRAM[1]}])
+    out = model.generate(**inputs, do_sample=False, max_new_tokens=40)
+    assert tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == TRAM[2]
+
+
+@pytest.fixture
+def server(bundle, tmp_path):
+    """``transformers serve`` with the bundle, as a user starts it; its address."""
+    for name in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(name)
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(bundle)]
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        [*command, "--trust-remote-code", "--port", str(port)], env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
+    address = f"http://localhost:{port}"
+    try:
+        wait_for(f"{address}/health", process, tmp_path / "log")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def wait_for(url, process, log, seconds=120):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return json.load(answer)
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(log.read_text())
+
+
+def test_a_server_answers_an_openai_client(server, bundle):
+    import openai
+
+    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none")
+    for _, question, answer in (TRAM, VALVE):
+        chat = [{"role": "user", "content": question}]
+        found = client.chat.completions.create(model=str(bundle), messages=chat, max_tokens=40, temperature=0)
+        assert found.choices[0].message.content == answer
+    pieces = client.chat.completions.create(
+        model=str(bundle), messages=[{"role": "user", "content": TRAM[1]}], max_tokens=40, temperature=0, stream=True
+    )
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices) == TRAM[2]
