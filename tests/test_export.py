@@ -13,7 +13,7 @@ from tiny import FACTS
 from memtune import bundle as bundling
 from memtune import export as exporting
 from memtune import tune as tuning
-from memtune.backbone import quiet_transformers
+from memtune.backbone import load_backbone, quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ProjectError
 from memtune.export import export
 from memtune.project import Project
@@ -163,6 +163,26 @@ def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(tuned, ba
     assert result.memory_bytes == (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
     assert 'PeftModel.from_pretrained(base, "adapter")' in (tmp_path / "adapter" / "README.md").read_text()
     assert [name for name, _ in backbone.model.named_modules()] == modules
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
+def test_a_linked_bundle_holds_the_memory_and_leads_to_the_backbone(shards, tuned, checkpoint, tmp_path):
+    directory = tmp_path / "backbone"
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
+    model.save_pretrained(directory, max_shard_size="300KB" if shards else "50GB")
+    transformers.AutoTokenizer.from_pretrained(checkpoint).save_pretrained(directory)
+    before = {file.name: (file.stat().st_mode, file.stat().st_mtime) for file in directory.iterdir()}
+    result = export(tuned, tmp_path / "linked", link=True, backbone=load_backbone(str(directory)))
+    links = [path for path in (tmp_path / "linked").iterdir() if path.is_symlink()]
+    assert result.met and len(links) == len(list(directory.glob("*.safetensors"))) > shards
+    assert all(path.resolve().parent == directory for path in links)
+    assert result.bytes < 2 * result.memory_bytes
+    assert {file.name: (file.stat().st_mode, file.stat().st_mtime) for file in directory.iterdir()} == before
+
+
+def test_an_adapter_has_nothing_to_link(tmp_path):
+    with pytest.raises(ConfigError, match="holds no backbone"):
+        export(tmp_path / "nowhere", tmp_path / "out", format="adapter", link=True)
 
 
 def test_a_format_that_is_none_is_refused_before_anything_is_loaded(tmp_path):

@@ -8,9 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from safetensors.torch import save_file
+from transformers.utils import cached_file
 
 from memtune import __version__
 from memtune.backbone import Backbone
+from memtune.errors import ModelError
 from memtune.memory.module import Memory
 
 __all__ = ["write_bundle"]
@@ -21,9 +23,16 @@ INDEX_FILE = "model.safetensors.index.json"
 AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
 
 
-def write_bundle(out: Path, backbone: Backbone, memory: Memory) -> int:
-    """Backbone, memory, index, code and tokenizer; returns the bytes of the memory."""
-    backbone.model.save_pretrained(out, save_original_format=False)  # of renamed weights only its own class knows
+def write_bundle(out: Path, backbone: Backbone, memory: Memory, link: bool = False) -> int:
+    """Backbone, memory, index, code and tokenizer; returns the bytes of the memory.
+
+    ``link``: the backbone's weights stay where they are, and links lead to them. Raises ModelError where they are in no
+    safetensors files.
+    """
+    if link:
+        _link_weights(out, backbone)
+    else:
+        backbone.model.save_pretrained(out, save_original_format=False)  # of renamed weights only its own class knows
     backbone.prompts.tokenizer.save_pretrained(out)
     tensors = {f"memory.{name}": t.detach().cpu().contiguous() for name, t in memory.state_dict().items()}
     save_file(tensors, out / MEMORY_FILE, metadata={"format": "pt"})
@@ -35,6 +44,24 @@ def write_bundle(out: Path, backbone: Backbone, memory: Memory) -> int:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     _code(out, backbone_class, len(memory.bank.loss))
     return (out / MEMORY_FILE).stat().st_size
+
+
+def _link_weights(out: Path, backbone: Backbone) -> None:
+    """The backbone's configs, and a link to each of its weight files."""
+    config = cached_file(backbone.checkpoint.location, "config.json")
+    assert config is not None  # it was loaded from there
+    weights = sorted(Path(config).parent.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(
+            f"{backbone.checkpoint.name} has no safetensors files to link to", hint="export without --link"
+        )
+    backbone.model.config.save_pretrained(out)
+    backbone.model.generation_config.save_pretrained(out)
+    for file in weights:
+        (out / file.name).symlink_to(file.resolve())
+    index = Path(config).with_name(INDEX_FILE)
+    if index.is_file():
+        (out / INDEX_FILE).write_bytes(index.read_bytes())
 
 
 def _index(out: Path, memory_names: Sequence[str]) -> None:

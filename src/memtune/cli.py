@@ -291,6 +291,7 @@ def export(
             help="bundle: backbone and memory, for transformers alone. adapter: the memory, for peft with memtune.",
         ),
     ] = "bundle",
+    link: Annotated[bool, typer.Option("--link", help="Link to the backbone's files instead of copying them.")] = False,
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -305,7 +306,7 @@ def export(
         _settings(shown, config)
         from memtune.export import export as run
 
-        result = run(project, out, format=format, on_event=shown.on_event)
+        result = run(project, out, format=format, link=link, on_event=shown.on_event)
         load = f"AutoModelForCausalLM.from_pretrained({str(out)!r}, trust_remote_code=True)"
         if format == "adapter":
             load = f"import memtune.peft; PeftModel.from_pretrained(base, {str(out)!r})"

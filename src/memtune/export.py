@@ -55,16 +55,20 @@ def export(
     out: Path,
     *,
     format: str = "bundle",
+    link: bool = False,
     on_event: OnEvent = ignore,
     backbone: Backbone | None = None,
 ) -> ExportResult:
     """``out`` is complete, or does not exist: it is built and asked beside its place, then renamed.
 
-    ``format`` is one of FORMATS. Raises ConfigError if it is not, ProjectError if ``out`` is in the way or nothing was
-    tuned, ModelError if it cannot be written.
+    ``format`` is one of FORMATS; ``link`` a bundle to the backbone's own weight files instead of copying them. Raises
+    ConfigError for any other format, ProjectError if ``out`` is in the way or nothing was tuned, ModelError if it
+    cannot be written.
     """
     if format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}", hint=f"use one of: {', '.join(FORMATS)}")
+    if link and format != "bundle":
+        raise ConfigError("--link is for bundles: an adapter holds no backbone", hint="leave --link out")
     project = Project(project_dir)
     model = project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
@@ -79,7 +83,7 @@ def export(
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         on_event(Note("writing the memory" if format == "adapter" else "writing backbone and memory"))
-        memory_bytes = _write(beside, format, backbone, project)
+        memory_bytes = _write(beside, format, link, backbone, project)
         numbers = _to_ask(memory, project.state["seed"])
         asked = [facts[i] for i in numbers]
         on_event(Note(f"asking the {format} {len(asked)} facts in a fresh process"))
@@ -88,7 +92,7 @@ def export(
         lost = tuple(fact.id for fact, said in zip(asked, answers, strict=True) if said != fact.answer)
         figures = {"asked": len(asked), "exact": len(asked) - len(lost)}
         _card(beside, out.name, format, project, figures)
-        size = sum(file.stat().st_size for file in beside.rglob("*") if file.is_file())
+        size = sum(file.lstat().st_size for file in beside.rglob("*") if file.is_file())
         if out.is_dir():
             out.rmdir()
         _readable(beside)
@@ -102,15 +106,16 @@ def _readable(directory: Path) -> None:
     """mkdtemp and safetensors write for the owner alone; a checkpoint is readable like any other file."""
     directory.chmod(0o755)
     for path in directory.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        if not path.is_symlink():  # what a link leads to is not ours
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _write(out: Path, format: str, backbone: Backbone, project: Project) -> int:
+def _write(out: Path, format: str, link: bool, backbone: Backbone, project: Project) -> int:
     """Returns the bytes of the memory."""
     try:
         with quiet_transformers():
             if format == "bundle":
-                return write_bundle(out, backbone, load_memory(project))
+                return write_bundle(out, backbone, load_memory(project), link)
             from memtune.peft import write_adapter  # takes seconds to import
 
             return write_adapter(out, backbone, project)
