@@ -12,6 +12,7 @@ from tiny import FACTS
 from typer.testing import CliRunner
 
 from memtune.cli import app
+from memtune.project import Project
 
 PAGES = Path(__file__).parents[1] / "docs" / "integrations"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -30,7 +31,8 @@ def run(done, checkpoint, monkeypatch, capsys):
 
     def run(page):
         names = {}
-        for kind, block in BLOCK.findall((PAGES / page).read_text(encoding="utf-8")):
+        text = (PAGES / page).read_text(encoding="utf-8").replace("path/to/model", checkpoint)
+        for kind, block in BLOCK.findall(text):
             if kind == "bash":
                 for line in block.replace("\\\n", " ").splitlines():
                     program, *words = shlex.split(line)
@@ -39,7 +41,7 @@ def run(done, checkpoint, monkeypatch, capsys):
                     assert result.exit_code == 0, result.output
                 capsys.readouterr()
             else:
-                exec(block.replace("path/to/model", checkpoint), names)
+                exec(block, names)
         return capsys.readouterr().out.splitlines()
 
     return run
@@ -52,6 +54,12 @@ def test_transformers(run, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
     assert run("transformers.md") == [TRAM]
+
+
+def test_data(run, done):
+    pytest.importorskip("datasets")
+    run("data.md")
+    assert Project(done.parent / "parts").need("tune", "")["learned"] == 2
 
 
 def test_peft(run):

@@ -16,7 +16,18 @@ from dataclasses import dataclass
 
 import yaml
 
-__all__ = ["CHAT_KEYS", "PARAPHRASE_KEYS", "Items", "LineError", "Row", "json_rows", "jsonl_rows", "lines_of", "show"]
+__all__ = [
+    "CHAT_KEYS",
+    "PARAPHRASE_KEYS",
+    "Header",
+    "Items",
+    "LineError",
+    "Row",
+    "json_rows",
+    "jsonl_rows",
+    "lines_of",
+    "show",
+]
 __all__ += ["yaml_rows"]
 
 PARAPHRASE_KEYS = ("paraphrases", "rephrases", "rephrase")
@@ -51,6 +62,13 @@ class Row:
 
     line: int
     value: object
+
+
+@dataclass(frozen=True)
+class Header(Row):
+    """The first record of a table: the names of its columns."""
+
+    columns: tuple[str, ...] = ()
 
 
 Items = Iterator[Row | LineError]

@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from memtune.errors import DataError
 from memtune.located import (
     PARAPHRASE_KEYS,
     TOO_DEEP,
+    Header,
     Items,
     LineError,
     Row,
@@ -29,8 +29,9 @@ from memtune.located import (
     show,
     yaml_rows,
 )
+from memtune.tables import is_table, table_rows
 
-__all__ = ["Document", "Header", "read_rows"]
+__all__ = ["Document", "read_rows"]
 
 STDIN = "<stdin>"
 ENDINGS = ".jsonl, .json, .csv, .tsv or .yaml"
@@ -40,18 +41,9 @@ _CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # an open file of th
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHEET = "save the sheet as CSV UTF-8, then: memtune ingest {csv}"
 _REFUSED = {
-    ".parquet": "convert it: python -c \"import pandas as p; p.read_parquet('{stem}.parquet')"
-    ".to_json('{stem}.jsonl', orient='records', lines=True)\"",
     ".xlsx": _SHEET,
     ".xls": _SHEET,
 }
-
-
-@dataclass(frozen=True)
-class Header(Row):
-    """The first record of a table: the names of its columns."""
-
-    columns: tuple[str, ...] = ()
 
 
 class Document:
@@ -83,9 +75,11 @@ class Document:
 
 
 def read_rows(path: str | Path, *, text_lines: bool = False) -> Document:
-    """Everything the file holds; with ``text_lines`` each line of a ``.txt`` file is a row of text."""
+    """Everything the file or table holds; with ``text_lines`` each line of a ``.txt`` file is a row of text."""
     path = Path(path)
     name = STDIN if str(path) == "-" else str(path).encode(errors="backslashreplace").decode()
+    if is_table(str(path)):
+        return Document(name, table_rows(str(path)), [])
     faults: list[LineError] = []
     text = _decode(_read_bytes(path, name), faults)
     suffix = path.suffix.lower()
@@ -97,7 +91,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
     """The content of the file; a file that can hold no facts is a DataError that says what to do."""
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
-        hint = _REFUSED[suffix].format(stem=path.with_suffix(""), csv=shlex.quote(str(path.with_suffix(".csv"))))
+        hint = _REFUSED[suffix].format(csv=shlex.quote(str(path.with_suffix(".csv"))))
         raise DataError([f"{name}: {suffix} files are not read"], hint=hint)
     try:
         data = _stdin() if name == STDIN else path.read_bytes()
