@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny import FACTS
+from tiny import FACTS, save_checkpoint
 
 from memtune.backbone import quiet_transformers
 from memtune.config import Config
@@ -186,6 +186,13 @@ def test_it_cannot_be_merged_into_weights(base, saved, merge):
     with pytest.raises(ModelError) as caught:
         merge(PeftModel.from_pretrained(base, saved))
     assert "memtune export" in caught.value.hint
+
+
+def test_on_a_model_of_another_size_it_says_so(saved, tmp_path):
+    with quiet_transformers():
+        other = transformers.AutoModelForCausalLM.from_pretrained(save_checkpoint(tmp_path, hidden=96)).eval()
+    with pytest.raises(ModelError, match="made for states of 192 numbers, this model has 96"):
+        PeftModel.from_pretrained(other, saved)
 
 
 def test_a_config_without_a_memory_says_where_to_take_one():

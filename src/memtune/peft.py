@@ -174,17 +174,22 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         self,
         peft_config: MomeConfig,
         adapter_name: str,
-        target: nn.Module,
+        target: Any,
         target_name: str,
         parent: nn.Module,
         current_key: str,
     ) -> None:
+        memory, weight = peft_config.take_memory(), target.weight
+        if memory.bank.hidden != weight.shape[1]:
+            raise ModelError(
+                f"the memory was made for states of {memory.bank.hidden} numbers, this model has {weight.shape[1]}",
+                hint="put it on the model that it was tuned on",
+            )
         if not isinstance(target, MomeHead):
             head = MomeHead(target)
             self._replace_module(parent, target_name, head, target)
             target = head
-        memory = peft_config.take_memory()
-        target.put(adapter_name, memory.to(next(target.base_layer.parameters()).device), self.model)
+        target.put(adapter_name, memory.to(weight.device), self.model)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """A memory keeps its rows as they are: rounded ones are meant to be."""
