@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
@@ -16,7 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 import pytest
 import torch
 import transformers
-from tiny import CHAT_WITHOUT_SYSTEM, lighten, save_checkpoint, write_facts
+from tiny import CHAT_WITHOUT_SYSTEM, chat_answers, lighten, save_checkpoint, write_facts
 
 import memtune
 from memtune.backbone import load_backbone, quiet_transformers
@@ -164,17 +165,7 @@ def model(load):
 @pytest.fixture
 def answer(bundle):
     """Greedy answers by nothing but transformers."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(bundle, padding_side="left")
-
-    def ask(model, *questions):
-        chats = [[{"role": "user", "content": question}] for question in questions]
-        inputs = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        )
-        out = model.generate(**inputs, do_sample=False, max_new_tokens=60)
-        return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-    return ask
+    return partial(chat_answers, transformers.AutoTokenizer.from_pretrained(bundle, padding_side="left"))
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
-from tiny import CHAT, FACTS, START, STOP, save_tokenizer
+from tiny import FACTS, save_kind
 
-from memtune.backbone import load_backbone, quiet_transformers
+from memtune.backbone import load_backbone
 from memtune.config import Config
 from memtune.export import export
 from memtune.ingest import ingest
@@ -64,22 +63,6 @@ KINDS = [
 pytestmark = pytest.mark.filterwarnings("ignore:.*falling back:UserWarning")
 
 
-@pytest.fixture
-def checkpoint_of(tmp_path):
-    def save(kind, entries):
-        directory = tmp_path / kind
-        directory.mkdir()
-        size = len(save_tokenizer(directory, CHAT))
-        special = {"pad_token_id": 0, "bos_token_id": START, "eos_token_id": STOP}
-        config = transformers.AutoConfig.for_model(kind, vocab_size=size, **special, **entries)
-        with quiet_transformers(), torch.random.fork_rng():
-            torch.manual_seed(0)
-            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)
-        return str(directory)
-
-    return save
-
-
 @torch.inference_mode()
 def logits(backbone):
     prompts = backbone.prompts
@@ -88,8 +71,8 @@ def logits(backbone):
 
 
 @pytest.mark.parametrize(("kind", "entries", "scale", "cap"), KINDS, ids=[kind for kind, *_ in KINDS])
-def test_it_learns_the_facts_and_stays_as_it_was(kind, entries, scale, cap, checkpoint_of, facts_file, tmp_path):
-    config = Config(model=checkpoint_of(kind, entries), verify="all")
+def test_it_learns_the_facts_and_stays_as_it_was(kind, entries, scale, cap, facts_file, tmp_path):
+    config = Config(model=save_kind(tmp_path / kind, kind, **entries), verify="all")
     backbone = load_backbone(config.model)
     assert backbone.readout.scale == pytest.approx(scale, rel=1e-4)
     assert backbone.readout.cap == (None if cap is None else pytest.approx(cap, rel=1e-4))

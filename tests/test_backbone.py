@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 import transformers
-from tiny import save_checkpoint, save_tokenizer
+from tiny import save_checkpoint, save_kind
 
 from memtune.backbone import load_backbone, quiet_transformers
 from memtune.errors import ModelError
@@ -17,19 +17,9 @@ from memtune.facts import Fact
 
 @pytest.fixture
 def saved(tmp_path):
-    """Saves a model of any class beside the tiny tokenizer."""
-
-    def save(kind, **entries):
-        size = len(save_tokenizer(tmp_path, None))
-        sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-        sizes |= {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-        config = transformers.AutoConfig.for_model(kind, vocab_size=size, **sizes, **entries)
-        with quiet_transformers(), torch.random.fork_rng():
-            torch.manual_seed(0)
-            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-        return str(tmp_path)
-
-    return save
+    """Saves a model of any class beside the tiny tokenizer, without a chat template."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return lambda kind, **entries: save_kind(tmp_path, kind, None, **sizes, num_key_value_heads=2, **entries)
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny import FACTS, save_checkpoint
+from tiny import FACTS, chat_answers, save_checkpoint
 
 from memtune.backbone import quiet_transformers
 from memtune.config import Config
@@ -53,17 +54,7 @@ def other_project(checkpoint, backbone, tmp_path_factory):
 
 @pytest.fixture
 def answer(checkpoint):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-
-    def ask(model, *questions):
-        chats = [[{"role": "user", "content": question}] for question in questions]
-        inputs = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        )
-        out = model.generate(**inputs, do_sample=False, max_new_tokens=40)
-        return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-    return ask
+    return partial(chat_answers, transformers.AutoTokenizer.from_pretrained(checkpoint, padding_side="left"))
 
 
 @pytest.fixture

@@ -53,6 +53,33 @@ def save_checkpoint(directory: Path, template: str | None = CHAT, *, hidden: int
     return tiny_backbone.save_checkpoint(directory, CORPUS, template, pieces=PIECES, hidden=hidden, seed=seed)
 
 
+def save_kind(directory: Path, kind: str, template: str | None = CHAT, **entries) -> str:
+    """A model of any kind that transformers knows, with random weights; ``entries`` are those of its config."""
+    import torch
+    import transformers
+
+    from memtune.checkpoints import quiet_transformers
+
+    directory.mkdir(exist_ok=True)
+    size = len(save_tokenizer(directory, template))
+    special = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": STOP}
+    config = transformers.AutoConfig.for_model(kind, vocab_size=size, **special, **entries)
+    with quiet_transformers(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    return str(directory)
+
+
+def chat_answers(tokenizer, model, *questions):
+    """Greedy answers to questions asked together, each alone in its chat, by nothing but transformers."""
+    chats = [[{"role": "user", "content": question}] for question in questions]
+    inputs = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    out = model.generate(**inputs, do_sample=False, max_new_tokens=60)
+    return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
 def lighten(setattr):
     """A tenth of the lessons and of the background is enough for a tiny model's router. ``setattr``: monkeypatch's."""
     from memtune import gate_training, ingest, lessons, prior
