@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -50,9 +49,7 @@ def run(done, checkpoint, monkeypatch, capsys):
 TRAM = next(answer for name, _, answer in FACTS if name == "tram")
 
 
-def test_transformers(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
+def test_transformers(run, load):  # which says where the bundle's code goes
     assert run("transformers.md") == [TRAM]
 
 
