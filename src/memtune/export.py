@@ -24,10 +24,8 @@ from memtune.store import check_backbone, load_facts, load_memory
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
-FORMATS = (
-    "bundle",
-    "adapter",
-)  # a checkpoint that transformers loads alone; a PEFT adapter for the model it was made on
+# A checkpoint that transformers loads alone; a PEFT adapter for the model that it was made on.
+FORMATS = ("bundle", "adapter")
 ASKED = 512  # facts of a large project that the bundle is asked; all of a smaller one
 SHOWN_LOST = 5
 
@@ -83,7 +81,7 @@ def export(
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         on_event(Note("writing the memory" if format == "adapter" else "writing backbone and memory"))
-        memory_bytes = _write(beside, format, link, backbone, project)
+        memory_bytes = _write(beside, format, link, backbone, memory, project)
         numbers = _to_ask(memory, project.state["seed"])
         asked = [facts[i] for i in numbers]
         on_event(Note(f"asking the {format} {len(asked)} facts in a fresh process"))
@@ -110,12 +108,12 @@ def _readable(directory: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _write(out: Path, format: str, link: bool, backbone: Backbone, project: Project) -> int:
+def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memory, project: Project) -> int:
     """Returns the bytes of the memory."""
     try:
         with quiet_transformers():
             if format == "bundle":
-                return write_bundle(out, backbone, load_memory(project), link)
+                return write_bundle(out, backbone, memory, link)
             from memtune.peft import write_adapter  # takes seconds to import
 
             return write_adapter(out, backbone, project)

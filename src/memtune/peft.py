@@ -30,6 +30,7 @@ from memtune.store import load_memory
 __all__ = ["MomeConfig", "MomeHead", "MomeModel", "write_adapter"]
 
 NAME = "MOME"
+EXPORT = "memtune export writes backbone and memory as one checkpoint"
 MEMORIES = "mome_memory"  # the attribute of the head that holds them, and so the prefix of their tensors
 
 
@@ -122,9 +123,6 @@ class MomeHead(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no 
         active: Any = self.active_adapters
         for name, attachment in self.attachments.items():
             attachment.enabled = not self.disable_adapters and name in active
-
-
-EXPORT = "memtune export writes backbone and memory as one checkpoint"
 
 
 class _OverAdapters(Attachment):

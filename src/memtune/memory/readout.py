@@ -35,11 +35,11 @@ class Readout:
         """As the model itself reads the states of ``ids`` (1, tokens); None where it does something else."""
         head = model.get_output_embeddings()
         near, said_near = _asked(model, ids, 1.0)
+        if near.shape != said_near.shape:
+            return None
         far, said_far = _asked(model, ids, FAR / float(near.abs().max().clamp_min(1e-6)))
         cap = float(said_far.abs().max())
         straight = _ratio(near, said_near)
-        if near.shape != said_near.shape:
-            return None
         for readout in (cls(head, straight), cls(head, _ratio(near, _uncapped(said_near, cap)), cap)):
             if readout._says(near, said_near) and readout._says(far, said_far):
                 return readout._rounded()
@@ -91,8 +91,6 @@ def _asked(model: Any, ids: Tensor, longer: float) -> tuple[Tensor, Tensor]:
 
 def _ratio(raw: Tensor, said: Tensor) -> float:
     """The factor by which ``said`` is nearest to ``raw``."""
-    if raw.shape != said.shape:
-        return 1.0
     raw, said = raw.double(), said.double()
     return float((raw * said).sum() / (raw * raw).sum().clamp_min(1e-12))
 
