@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import NEW_TOKENS, peak_bytes, timed
+from common import NEW_TOKENS, peak_bytes, timed, timed_twice
 from rivals import METHODS
 from rivals.base import Goal, Reply, Rival
 
@@ -74,9 +73,8 @@ def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
     longest = max(backbone.prompts.fact(fact).experts for fact in facts) + MARGIN
     prepare = method.prepare
     _, preparing = timed(lambda: prepare(backbone)) if prepare else (None, 0.0)
-    cpu = time.process_time()
-    rival, teaching = timed(lambda: method.teach(backbone, facts, Goal(job["target"], job["epochs"])))
-    cpu, peak["taught"] = time.process_time() - cpu, peak_bytes()
+    rival, teaching, cpu = timed_twice(lambda: method.teach(backbone, facts, Goal(job["target"], job["epochs"])))
+    peak["taught"] = peak_bytes()
     figures: dict[str, Any] = {
         "says": method.says,
         "seconds_per_fact": teaching / len(facts),

@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import lora_race
 
 TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS]
-SPENT = {"details": {"tune_seconds": 2.0, "ingest_seconds": 3.0}}
+RUNS = [{"seconds": seconds, "processor_seconds": 4.0, "ingest": 3.0} for seconds in (9.0, 2.0, 2.0)]
 
 
 def lora(accepted, seconds):
-    return {"accepted": accepted, "seconds": seconds}
+    return {"accepted": accepted, "seconds": seconds, "processor_seconds": 2 * seconds}
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -37,8 +37,8 @@ def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(facts_file, checkpoin
         assert figures["details"]["rounds"] == 2 and figures["seconds"] > 0
         assert figures["accepted"] == 0 and figures["paraphrase"]["asked"] == 1
     assert after[-1]["lora_over_tune"] > 0 and not after[-1]["lora_finished"]
-    details = first["tune"]["details"]
-    assert sorted(details["all_tune_seconds"])[1] == details["tune_seconds"] and len(details["all_tune_seconds"]) == 3
+    assert [len(results["tune"]["runs"]) for results in (first, *after)] == [1, 2, 3]
+    assert all(value > 0 for run in after[-1]["tune"]["runs"] for value in run.values())
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -57,11 +57,12 @@ def test_a_model_that_knows_nothing_is_accepted_for_nothing_and_a_loose_target_s
 
 def test_the_fastest_of_those_that_finish_is_the_best():
     rates = {"slow": lora(9, 80.0), "unfinished": lora(8, 10.0), "fast": lora(9, 60.0)}
-    found = lora_race.verdict(9, SPENT, rates)
+    found = lora_race.verdict(9, RUNS, rates)
     assert (found["best_rate"], found["lora_finished"]) == ("fast", True)
     assert (found["lora_over_tune"], found["lora_over_ingest_and_tune"]) == (30.0, 12.0)
+    assert found["lora_over_tune_processor"] == 30.0
 
 
 def test_where_none_finishes_the_one_that_learned_most_is_a_lower_bound():
-    found = lora_race.verdict(9, SPENT, {"a": lora(3, 10.0), "b": lora(8, 90.0)})
+    found = lora_race.verdict(9, RUNS, {"a": lora(3, 10.0), "b": lora(8, 90.0)})
     assert (found["best_rate"], found["lora_finished"]) == ("b", False)

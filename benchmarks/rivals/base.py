@@ -18,7 +18,7 @@ class Goal:
 
     target: float = 0.01  # nats per answer token, the mean over a fact's answer, for every fact
     epochs: int = 40  # at most
-    seconds: float = math.inf  # no epoch begins after so many
+    processor_seconds: float = math.inf  # of all threads; no epoch begins after so many
 
 
 @dataclass(frozen=True)

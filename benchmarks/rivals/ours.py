@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import timed, write_bare
+from common import timed, timed_twice, write_bare
 
 from memtune.asking import Asker
 from memtune.backbone import Backbone
@@ -52,8 +52,9 @@ def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Memtune:
     with tempfile.TemporaryDirectory() as folder:
         path, project = write_bare(facts, Path(folder) / "facts.jsonl"), Path(folder) / "project"
         ingested, seconds = timed(lambda: ingest(path, project, config, backbone=backbone))
-        tuned = tune(project, config, backbone=backbone)
+        tuned, _, processor = timed_twice(lambda: tune(project, config, backbone=backbone))
         memory = load_memory(Project(project))  # mapped from the file, which outlives its name
     details = {"experts": ingested.experts, "at_target": tuned.learned, "loss_max": tuned.loss_max}
-    details |= {"ingest_seconds": seconds, "tune_seconds": tuned.seconds, "threshold": ingested.threshold}
+    details |= {"ingest_seconds": seconds, "tune_seconds": tuned.seconds, "tune_processor_seconds": processor}
+    details |= {"threshold": ingested.threshold}
     return Memtune(backbone, facts, memory, details)

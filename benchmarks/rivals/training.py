@@ -100,7 +100,7 @@ def fit(
     optimiser = torch.optim.AdamW(parameters, lr=rate)
     drawn = torch.Generator().manual_seed(SEED)
     done = Reached(0, math.inf, math.inf, 0)
-    first = time.monotonic()
+    first = time.process_time()
     for epoch in range(1, goal.epochs + 1):
         started = time.monotonic()
         order = torch.randperm(len(batches), generator=drawn).tolist()
@@ -108,7 +108,7 @@ def fit(
         seconds = time.monotonic() - started
         say(f"{name} epoch {epoch}: loss mean {seen.mean():.4f}, worst {seen.max():.4f}, {seconds:.1f} s")
         # The weights moved on after each of these losses: what counts is measured again, once it looks done.
-        over = epoch == goal.epochs or time.monotonic() - first > goal.seconds
+        over = epoch == goal.epochs or time.process_time() - first > goal.processor_seconds
         if float(seen.max()) <= goal.target or over:
             done = measure(epoch, batches, losses_of, goal)
             if done.loss_max <= goal.target or over:
