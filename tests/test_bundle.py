@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -95,12 +96,33 @@ def test_a_conversation_goes_on_from_its_cache(model, tokenizer):
     assert [answers[0], answers[2]] == [TRAM[2], VALVE[2]]
 
 
-def test_a_compiled_forward_gives_the_same_answer(load, tokenizer):
+def test_a_forward_compiled_once_serves_every_question(load, tokenizer):
     """What the memory does depends on the ids, which no compiled graph can: it stays outside the graph."""
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
     model = load(trust_remote_code=True)
-    model.forward = torch.compile(model.forward, backend="eager")
+    model.forward = torch.compile(model.forward, backend=backend)
+    after = []
+    for fact in (TRAM, VALVE, TRAM):
+        inputs = chat(tokenizer, [{"role": "user", "content": fact[1]}])
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=40, cache_implementation="static")
+        assert tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == fact[2]
+        after.append(len(graphs))
+    assert after[0] > 0 and after[1] == after[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+def test_a_forward_compiled_by_inductor_gives_the_same_answer(load, tokenizer):
+    model = load(trust_remote_code=True)
+    model.forward = torch.compile(model.forward)
     inputs = chat(tokenizer, [{"role": "user", "content": TRAM[1]}])
-    out = model.generate(**inputs, do_sample=False, max_new_tokens=40)
+    out = model.generate(**inputs, do_sample=False, max_new_tokens=40, cache_implementation="static")
     assert tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == TRAM[2]
 
 

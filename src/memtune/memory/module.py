@@ -173,6 +173,7 @@ class Attachment:
                 writes += [_Write(row, place - chunk, route.fact, place - start) for place in places]
         return writes
 
+    @torch.compiler.disable  # traced, it would be compiled anew for every question: what it does depends on the ids
     def _write(self, _head: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """At the LM head's input: adds the memory where it fires. None, which changes nothing, where it does not."""
         planned, self._writes = self._writes, []
