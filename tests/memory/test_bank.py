@@ -45,6 +45,27 @@ def test_ids_come_back_in_any_script(bank):
     assert [bank.id_of(i) for i in range(len(NAMES))] == NAMES
 
 
+def test_a_fact_is_found_by_its_id(bank):
+    assert bank.numbers_of([*NAMES, "b", "xx"]) == {name: i for i, name in enumerate(NAMES)}
+
+
+def test_some_facts_are_taken_with_all_that_is_known_of_them(bank):
+    fill(bank, 0)
+    some = bank.take(torch.tensor([4, 0, 2]))
+    assert [some.id_of(i) for i in range(3)] == [NAMES[4], NAMES[0], NAMES[2]]
+    for place, number in enumerate([4, 0, 2]):
+        for name in ("keys", "values", "scales"):
+            assert torch.equal(getattr(some, name)[some.run(place)], getattr(bank, name)[bank.run(number)])
+        assert some.loss[place] == bank.loss[number] and some.accepted[place] == bank.accepted[number]
+
+
+def test_banks_are_joined_end_to_end(bank):
+    fill(bank, 0)
+    joined = bank.take(torch.tensor([0, 1])).joined(bank.take(torch.tensor([2, 3, 4])))
+    assert joined.sizes == bank.sizes
+    assert all(torch.equal(joined.state_dict()[name], tensor) for name, tensor in bank.state_dict().items())
+
+
 def test_a_new_bank_accepts_nothing(bank):
     assert not bank.accepted.any()
     assert torch.isinf(bank.loss).all() and torch.isinf(bank.worst).all()

@@ -10,16 +10,21 @@ accepts a fact measures the rows as they are stored.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .questions import ragged_rows
 from .rounding import quantised
 
 __all__ = ["ROWS", "Bank", "BankSizes", "Projections"]
 
+BY_EXPERT = ("keys", "values", "scales")
+BY_FACT = ("loss", "worst", "accepted")
 ROWS = {"int8": torch.int8, "float32": torch.float32}
 
 
@@ -127,6 +132,40 @@ class Bank(nn.Module):
     def id_of(self, fact: int) -> str:
         return bytes(self.ids[self.id_offsets[fact] : self.id_offsets[fact + 1]].tolist()).decode()
 
+    def numbers_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The numbers of the facts that have these ids; an id that no fact has is left out."""
+        data, starts = self.ids.cpu().numpy().tobytes(), self.id_offsets.tolist()
+        found = ((name, _run_of(name.encode(), data, starts)) for name in ids)
+        return {name: number for name, number in found if number is not None}
+
+    def take(self, facts: Tensor) -> Bank:
+        """The facts numbered ``facts`` (any order), all that is known of them byte for byte; no other."""
+        (rows, offsets), (letters, id_offsets) = (ragged_rows(o, facts) for o in (self.offsets, self.id_offsets))
+        columns = {name: getattr(self, name).index_select(0, rows) for name in BY_EXPERT}
+        columns |= {name: getattr(self, name).index_select(0, facts) for name in BY_FACT}
+        columns |= {"offsets": offsets, "id_offsets": id_offsets, "ids": self.ids.index_select(0, letters)}
+        return self._with(columns)
+
+    def joined(self, other: Bank) -> Bank:
+        """The facts of this bank, then those of ``other``, which has the same kind of rows."""
+        assert self.rows == other.rows
+        columns = {
+            name: torch.cat([getattr(self, name), getattr(other, name)]) for name in (*BY_EXPERT, *BY_FACT, "ids")
+        }
+        for name in ("offsets", "id_offsets"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            columns[name] = torch.cat([mine, mine[-1] + theirs[1:]])
+        return self._with(columns)
+
+    def _with(self, columns: dict[str, Tensor]) -> Bank:
+        sizes = replace(
+            self.sizes, facts=len(columns["loss"]), experts=len(columns["keys"]), id_bytes=len(columns["ids"])
+        )
+        with torch.device("meta"):  # all of it is replaced
+            made = Bank(sizes)
+        made.load_state_dict(columns, assign=True)
+        return made.requires_grad_(False)
+
     def experts_of(self, fact: int) -> int:
         return int(self.offsets[fact + 1] - self.offsets[fact])
 
@@ -153,6 +192,19 @@ class Bank(nn.Module):
 def _orthonormal(rows: int, columns: int, draw: torch.Generator) -> Tensor:
     basis, _ = torch.linalg.qr(torch.randn(rows, columns, generator=draw, dtype=torch.float64))
     return torch.as_tensor(basis)
+
+
+def _run_of(wanted: bytes, data: bytes, starts: list[int]) -> int | None:
+    """The number of the run of ``data`` that is ``wanted``."""
+    at = data.find(wanted)
+    while at >= 0:
+        number = bisect_left(starts, at)
+        while number + 1 < len(starts) and starts[number] == at:  # empty runs start there too
+            if starts[number + 1] - at == len(wanted):
+                return number
+            number += 1
+        at = data.find(wanted, at + 1)
+    return None
 
 
 def _offsets(lengths: list[int]) -> Tensor:

@@ -16,7 +16,17 @@ from torch import Tensor
 from .questions import ragged_rows
 from .rounding import rounded
 
-__all__ = ["MANY", "Agreement", "Lists", "all_pairs", "build_lists", "lengths_of", "list_count", "search"]
+__all__ = [
+    "MANY",
+    "Agreement",
+    "Lists",
+    "all_pairs",
+    "build_lists",
+    "lengths_of",
+    "list_count",
+    "nearest_lists",
+    "search",
+]
 
 MANY = 200_000  # from here on comparing with all of them takes longer than the gate
 TOGETHER = 256  # asked vectors whose scores are held at once, each with
@@ -53,6 +63,18 @@ class Lists:
     def none(cls, d_index: int) -> Lists:
         order = torch.zeros(0, dtype=torch.int32)
         return cls(torch.zeros(0, d_index, dtype=torch.int8), order, order.new_zeros(1), order.new_zeros(1))
+
+    @classmethod
+    def of(cls, centroids: Tensor, member: Tensor, probes: Tensor) -> Lists:
+        """``member`` int64 (stored,): the list that each stored vector stands in."""
+        sizes = member.bincount(minlength=len(centroids))
+        offsets = F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
+        return cls(centroids, member.argsort(stable=True).to(torch.int32), offsets, probes)
+
+    def members(self) -> Tensor:
+        """The list that each stored vector stands in, int64 (stored,)."""
+        lists = torch.arange(len(self.centroids)).repeat_interleave(self.offsets.diff())
+        return torch.empty_like(lists).scatter_(0, self.order.long(), lists)
 
     def search(self, asked: Tensor, stored: Tensor, count: int, lengths: Tensor | None = None) -> Found:
         """As ``search``; a few of the furthest candidates may be others, and the nearest in one of a thousand."""
@@ -155,14 +177,16 @@ def build_lists(
     if not lists or not len(asked):
         return Lists.none(stored.shape[1]), Agreement(0, 1.0, 1.0)
     centroids = _centroids(stored, lists, seed)
-    member = torch.cat([search(rows, centroids, 1)[1] for rows in _unit(stored)]).squeeze(1)
-    sizes = member.bincount(minlength=lists)
+    member = nearest_lists(stored, centroids)
     found = _agreement(_depth(asked, stored, centroids, member, count), lists)
     if found.probes > USEFUL * lists:
         return Lists.none(stored.shape[1]), found
-    order = member.argsort(stable=True).to(torch.int32)
-    offsets = F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
-    return Lists(centroids, order, offsets, torch.tensor([found.probes], dtype=torch.int32)), found
+    return Lists.of(centroids, member, torch.tensor([found.probes], dtype=torch.int32)), found
+
+
+def nearest_lists(stored: Tensor, centroids: Tensor) -> Tensor:
+    """The list that each row of ``stored`` int8 (stored, d_index) belongs in, int64 (stored,)."""
+    return torch.cat([search(rows, centroids, 1)[1] for rows in _unit(stored)]).squeeze(1)
 
 
 def _unit(rows: Tensor) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ then compares the question with each candidate word by word; the best one fires 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -146,6 +146,27 @@ class Router(nn.Module):
         self._keep(dict(zip(LISTS, vars(lists).values(), strict=True)) | vars(questions))
         self._keep({"owner": owner, "sentences": torch.tensor([ENDINGS + sentences])})
         self._by_digest = self._lengths = None
+
+    def holding(
+        self, questions: StoredQuestions, owner: Tensor, lists: Lists, caution: Tensor, sentences: int
+    ) -> Router:
+        """A router that reads and judges as this one does, over other questions; ``store`` and ``be_as_sure_as`` say
+        what the rest is.
+        """
+        sizes = replace(
+            self.sizes,
+            wordings=len(questions),
+            lists=len(lists.centroids),
+            words=len(questions.spelling),
+            spellings=len(questions.sketch),
+        )
+        with torch.device("meta"):  # all of it is replaced
+            router = Router(sizes)
+        router.gate = self.gate
+        router.set_reader(self.reader)
+        router.store(questions, owner, lists, max(sentences, int(self.get_buffer("sentences")) - ENDINGS))
+        router.be_as_sure_as(float(self.get_buffer("threshold")), float(self.get_buffer("nearness")), caution)
+        return router
 
     def parts(self, ids: Ids) -> list[Ids]:
         """What of a turn is routed: all of it, and each of its last sentences to the end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -62,6 +62,24 @@ class StoredQuestions:
             spelling=number.index_select(0, columns.pop("spelling")),
             **columns,
         )
+
+    def only(self, which: Tensor) -> StoredQuestions:
+        """The questions numbered ``which`` (any order), packed as they are; a word that none of them holds is gone."""
+        rows, offsets = ragged_rows(self.offsets, which)
+        used, spelling = self.spelling.index_select(0, rows).unique(return_inverse=True)
+        columns = {name: getattr(self, name).index_select(0, which) for name in ("vectors", "digests")}
+        columns |= {name: getattr(self, name).index_select(0, rows) for name in ("views", "strength", "looks")}
+        columns |= {name: getattr(self, name).index_select(0, used) for name in ("sketch", "buckets")}
+        return StoredQuestions(offsets=offsets, spelling=spelling.int(), **columns)
+
+    def joined(self, other: StoredQuestions) -> StoredQuestions:
+        """These questions, then the others. A word that stands in both is spelt twice."""
+        columns = {
+            field.name: torch.cat([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self)
+        }
+        columns["offsets"] = torch.cat([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        columns["spelling"] = torch.cat([self.spelling, len(self.sketch) + other.spelling])
+        return StoredQuestions(**columns)
 
     def take(self, which: Tensor) -> Questions:
         """The questions numbered ``which`` (any order, repeats allowed), about as they were read."""

@@ -1,0 +1,100 @@
+"""A memory of other facts: some left out, some added, all that is known of the rest byte for byte as it was.
+
+Gate, threshold and word counts stay: they were learned from the facts that were there, and a few more or fewer of them
+would not have made others of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .bank import Bank
+from .compare import gate_features, kin
+from .index import Lists, nearest_lists, search
+from .module import Memory, MemoryConfig
+from .questions import Questions, ragged_rows
+from .router import CANDIDATES, Router
+from .stored import StoredQuestions
+
+__all__ = ["Addition", "caution_for", "edited", "takers"]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Facts that are new: their experts, still empty, and their questions as the router reads them."""
+
+    bank: Bank
+    questions: StoredQuestions
+    owner: Tensor  # int64 (wordings,): the fact, counted from the first new one, that a question asks for
+    caution: Tensor  # float32 (wordings,)
+    sentences: int  # sentence ends inside the longest of them
+
+
+@torch.inference_mode()
+def edited(memory: Memory, facts: Tensor, added: Addition | None = None) -> Memory:
+    """The memory of the facts numbered ``facts``, in that order; the new ones are counted on behind the old.
+
+    ``memory`` itself is left as it is. Of its stored tensors a second copy is held.
+    """
+    bank, router = memory.bank, memory.router
+    stored, lists, sentences = router.stored, router.lists, 0
+    owner, caution, member = router.get_buffer("owner"), router.get_buffer("caution"), lists.members()
+    if added:
+        new = nearest_lists(added.questions.vectors, lists.centroids) if len(lists.centroids) else member
+        owner, member = torch.cat([owner, bank.sizes.facts + added.owner]), torch.cat([member, new])
+        bank, stored = bank.joined(added.bank), stored.joined(added.questions)
+        caution, sentences = torch.cat([caution, added.caution]), added.sentences
+    firsts = torch.searchsorted(owner, torch.arange(bank.sizes.facts + 1))
+    wordings, offsets = ragged_rows(firsts, facts)
+    if len(lists.centroids):
+        lists = Lists.of(lists.centroids, member[wordings], lists.probes)
+    owner = torch.arange(len(facts)).repeat_interleave(offsets.diff())
+    held = router.holding(stored.only(wordings), owner, lists, caution[wordings], sentences)
+    return _joined(memory, bank.take(facts), held)
+
+
+def _joined(memory: Memory, bank: Bank, router: Router) -> Memory:
+    with torch.device("meta"):  # all of it is replaced
+        made = Memory(MemoryConfig(bank.sizes, router.sizes, memory.config.format, memory.config.taps))
+    made.bank, made.router, made.projections = bank, router, memory.projections
+    return made.requires_grad_(False)
+
+
+@torch.inference_mode()
+def caution_for(router: Router, questions: StoredQuestions, strangers: Questions, margin: float, most: float) -> Tensor:
+    """Log-odds on top of the threshold that keep strangers from each of the questions, float32 (wordings,).
+
+    ``margin``: by how much; ``most``: no question is more careful than that.
+    """
+    number = search(questions.unit_vectors(torch.arange(len(questions))), strangers.vectors, CANDIDATES)[1]
+    scores = _scores(router, strangers.take(number.flatten()), questions, number.shape[1])
+    return (scores.amax(1) + margin - float(router.get_buffer("threshold"))).clamp(0.0, most)
+
+
+@torch.inference_mode()
+def takers(router: Router, questions: StoredQuestions, caution: Tensor) -> list[tuple[int, int, float]]:
+    """Stored questions that would fire one of the new ``questions`` if they were asked in about their own words:
+    (the new one, the stored one that is most alike, its score above the threshold).
+    """
+    stored = router.stored
+    asked = questions.unit_vectors(torch.arange(len(questions)))
+    number = router.lists.search(asked, stored.vectors, CANDIDATES)[1]
+    scores = _scores(router, stored.take(number.flatten()), questions, number.shape[1]) - caution[:, None]
+    best, place = scores.max(1)
+    found = zip(best.tolist(), number.gather(1, place[:, None]).squeeze(1).tolist(), strict=True)
+    threshold = float(router.get_buffer("threshold"))
+    return [(new, old, score) for new, (score, old) in enumerate(found) if score >= threshold]
+
+
+def _scores(router: Router, asked: Questions, questions: StoredQuestions, each: int) -> Tensor:
+    """How alike the gate finds each of the ``questions`` to the ``each`` asked ones that belong to it; what is too far
+    to be heard, minus infinity: float32 (questions, each).
+    """
+    pairs = torch.stack([torch.arange(len(asked)), torch.arange(len(questions)).repeat_interleave(each)], 1)
+    features = gate_features(asked, questions, pairs, router.reader.idf)
+    heard = (features[:, 0] >= router.get_buffer("nearness")) | kin(features)
+    scores: Tensor = router.gate(features).where(heard, -torch.inf)
+    return scores.view(len(questions), each)
