@@ -30,7 +30,7 @@ from rivals.training import batches_of, token_losses
 
 from memtune.backbone import Backbone, load_backbone
 from memtune.facts import Fact, read_facts
-from memtune.tune import accepts
+from memtune.teaching import accepts
 
 RATES = (2e-4, 5e-4, 1e-3)
 

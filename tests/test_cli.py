@@ -29,7 +29,8 @@ from memtune.measures import Failure, Measure, Outcome
 from memtune.probe import ProbeResult, TokenProbability
 from memtune.report import EvalResult, Floor, Floors, Promise
 from memtune.suites import QuestionFiles
-from memtune.tune import FailedFact, TuneResult
+from memtune.teaching import FailedFact
+from memtune.tune import TuneResult
 
 HOSTILE = "[/b] [str] :100: \x1b[31m \u202e"
 SHOWN = "[/b] [str] :100: \\x1b[31m \\u202e"

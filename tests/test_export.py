@@ -12,6 +12,7 @@ from tiny import FACTS
 
 from memtune import bundle as bundling
 from memtune import export as exporting
+from memtune import teaching
 from memtune import tune as tuning
 from memtune.backbone import load_backbone, quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ProjectError
@@ -199,7 +200,7 @@ def test_facts_that_nobody_tuned_cannot_be_exported(ingested, backbone, tmp_path
 
 def test_a_project_that_learned_nothing_is_not_exported(fresh, config, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        tuning, "fit_values", lambda hidden, targets, head, low, goal: hidden.new_zeros(len(hidden), low.shape[1])
+        teaching, "fit_values", lambda hidden, targets, head, low, goal: hidden.new_zeros(len(hidden), low.shape[1])
     )
     tuning.tune(fresh, config, backbone=backbone)
     with pytest.raises(ProjectError):

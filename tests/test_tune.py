@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import CHAT_WITHOUT_SYSTEM, FACTS, save_checkpoint, write_facts
 
+from memtune import teaching
 from memtune import tune as tuning
 from memtune.asking import Asker
 from memtune.config import Config
@@ -57,7 +58,7 @@ def unreachable(monkeypatch):
             return fit_values(hidden, targets, *rest) * (targets.tolist()[:-1] != list(answer))
 
         monkeypatch.setattr(tuning, "CHUNK", 1)
-        monkeypatch.setattr(tuning, "fit_values", nothing)
+        monkeypatch.setattr(teaching, "fit_values", nothing)
 
     return spoil
 
@@ -150,7 +151,7 @@ def test_a_looser_target_is_met_already(done, retune):
 
 
 def test_a_sample_is_verified_by_default(fresh, retune, monkeypatch):
-    monkeypatch.setattr(tuning, "SAMPLE", 4)
+    monkeypatch.setattr(teaching, "SAMPLE", 4)
     result = retune(fresh, verify="sample")
     assert result.met and result.verified == result.verified_exact == 4
 

@@ -24,7 +24,7 @@ from memtune.events import Note
 from memtune.located import show
 
 if TYPE_CHECKING:
-    from memtune.tune import FailedFact
+    from memtune.teaching import FailedFact
 
 __all__ = ["app", "main"]
 

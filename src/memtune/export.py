@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from memtune import __version__
 from memtune.backbone import Backbone, load_backbone
-from memtune.bundle import write_bundle
+from memtune.bundle import MEMORY_FILE, write_bundle
 from memtune.checkpoints import quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
+from memtune.exported import note_export
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import check_backbone, load_facts, load_memory
@@ -54,12 +56,14 @@ def export(
     *,
     format: str = "bundle",
     link: bool = False,
+    replace: bool = False,
     on_event: OnEvent = ignore,
     backbone: Backbone | None = None,
 ) -> ExportResult:
     """``out`` is complete, or does not exist: it is built and asked beside its place, then renamed.
 
-    ``format`` is one of FORMATS; ``link`` a bundle to the backbone's own weight files instead of copying them. Raises
+    ``format`` is one of FORMATS; ``link`` a bundle to the backbone's own weight files instead of copying them;
+    ``replace`` an earlier export of memtune, which stays until the new one is complete. Raises
     ConfigError for any other format, ProjectError if ``out`` is in the way or nothing was tuned, ModelError if it
     cannot be written.
     """
@@ -70,8 +74,7 @@ def export(
     project = Project(project_dir)
     model = project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ProjectError(f"{out} is there already", hint="name a new directory, or remove this one")
+    _check_place(out, replace)
     memory, facts = load_memory(project), load_facts(project)
     if not bool(memory.bank.accepted.any()):
         raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
@@ -91,13 +94,43 @@ def export(
         figures = {"asked": len(asked), "exact": len(asked) - len(lost)}
         _card(beside, out.name, format, project, figures)
         size = sum(file.lstat().st_size for file in beside.rglob("*") if file.is_file())
-        if out.is_dir():
-            out.rmdir()
         _readable(beside)
-        beside.rename(out)
+        _take_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    with project.writing():
+        note_export(project, out, format)
     return ExportResult(format, str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
+
+
+def _check_place(out: Path, replace: bool) -> None:
+    """A new directory, an empty one, or an earlier export that may be replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not replace:
+        hint = "name a new directory, or put this one aside"
+        if _is_export(out):
+            hint = f"make it anew with: memtune export {shlex.quote(str(out))} --replace"
+        raise ProjectError(f"{out} is there already", hint=hint)
+    if not _is_export(out):
+        raise ProjectError(f"{out} is no export of memtune: it is not replaced", hint="name a new directory")
+
+
+def _is_export(out: Path) -> bool:
+    return any((out / name).is_file() for name in (MEMORY_FILE, "adapter_config.json"))
+
+
+def _take_place(beside: Path, out: Path) -> None:
+    """One rename where there was nothing; where there was an export, it is put aside first and then removed."""
+    if out.is_dir() and any(out.iterdir()):
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        out.rename(aside / out.name)
+        beside.rename(out)
+        shutil.rmtree(aside)
+        return
+    if out.is_dir():
+        out.rmdir()
+    beside.rename(out)
 
 
 def _readable(directory: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from memtune.errors import ProjectError
 from memtune.located import show
@@ -58,6 +59,20 @@ class PackedFacts(Numbered[Fact]):
 
     def __len__(self) -> int:
         return len(self._starts) - 1
+
+    def only(self, numbers: Iterable[int]) -> PackedFacts:
+        """The facts with these numbers, in this order."""
+        return PackedFacts(b"".join(self.data[self._starts[i] : self._starts[i + 1]] for i in numbers), self.name)
+
+    def with_these(self, facts: Mapping[int, Fact]) -> PackedFacts:
+        """The same, with these facts in place of those with their numbers."""
+        lines = [self.data[start:end] for start, end in pairwise(self._starts)]
+        for number, fact in facts.items():
+            lines[number] = _line(fact).encode()
+        return PackedFacts(b"".join(lines), self.name)
+
+    def joined(self, other: PackedFacts) -> PackedFacts:
+        return PackedFacts(self.data + other.data, self.name)
 
     def _made(self, number: int) -> Fact:
         """Raises ProjectError if the line is none that ``pack`` wrote."""

@@ -1,43 +1,57 @@
-"""The verb ingest: read the facts, check them against the model, build their router, assign their experts."""
+"""The verb ingest: read the facts, check them against the model, build their router, assign their experts.
+
+Over a project that holds facts already it does the difference: what did not change keeps its fitted experts, and where
+little changed the router stays too.
+"""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from memtune.additions import changed_memory, experts_of
 from memtune.backbone import Backbone, load_backbone
 from memtune.config import Config
-from memtune.errors import DataError
+from memtune.difference import Difference, difference
+from memtune.errors import ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.facts import Fact, PackedFacts, read_facts
+from memtune.fact import PackedFacts
+from memtune.facts import read_facts
+from memtune.history import History
 from memtune.lessons import background_prompts
 from memtune.memory.bank import Bank, Projections
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 from memtune.routing import RouterReport, build_router
-from memtune.store import load_facts, load_memory, save_memory
+from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory
 from memtune.wordings import Wordings
 
-__all__ = ["IngestResult", "ingest"]
+__all__ = ["Confusable", "IngestResult", "Preview", "ingest", "preview"]
 
 MEAN_PROMPTS = 64  # enough for the average final state
+LITTLE = 0.1  # of the facts that the router was made for: while no more has changed it judges the rest as well
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What ingest found and made. ``kept``: facts whose experts an earlier tune had fitted and that did not change."""
+    """What ingest found and made. ``kept``: facts whose experts an earlier tune had fitted and that did not change.
+
+    ``rebuilt``: the router was made for these facts, and not for those that were there before.
+    """
 
     facts: int
     wordings: int
     answer_tokens: int
     experts: int
-    kept: int
     bytes: int
+    added: int
+    changed: int
+    removed: int
+    kept: int
+    rebuilt: bool
     model: str
     model_reason: str
     threshold: float
@@ -56,11 +70,40 @@ class Confusable:
     score: float
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What ingest would do: ids of facts, and whether it would make the router anew."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    untouched: int
+    rebuilt: bool
+
+
+def preview(
+    path: str | Path,
+    project_dir: Path,
+    config: Config,
+    *,
+    rebuild: bool = False,
+    question_key: str | None = None,
+    answer_key: str | None = None,
+) -> Preview:
+    """What ``ingest`` would do with this file; no model is loaded. Raises DataError, ProjectError."""
+    facts = read_facts(path, question_key=question_key, answer_key=answer_key)
+    project = Project(project_dir)
+    found = difference(_before(project), facts)
+    kept = not rebuild and _router_stays(project, found, config)
+    return Preview(found.added, found.changed, found.removed, found.untouched, not kept)
+
+
 def ingest(
     path: str | Path,
     project_dir: Path,
     config: Config,
     *,
+    rebuild: bool = False,
     question_key: str | None = None,
     answer_key: str | None = None,
     on_event: OnEvent = ignore,
@@ -68,15 +111,51 @@ def ingest(
 ) -> IngestResult:
     """The project holds the facts, their router and an empty or carried-over bank.
 
-    Nothing is written before all is checked.
+    ``rebuild``: the router is made anew, however little has changed. Nothing is written before all is checked.
 
     Raises DataError (every problem of the file at once), ModelError, ProjectError.
     """
     facts = read_facts(path, question_key=question_key, answer_key=answer_key)
     project = Project(project_dir)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
+    found = difference(_before(project), facts)
+    same_model = project.exists and project.state["model"]["fingerprint"] == backbone.fingerprint
+    if not rebuild and same_model and _router_stays(project, found, config):
+        on_event(Note(f"{len(found)} of {len(facts)} facts are not what they were; the router stays"))
+        memory, _ = changed_memory(load_memory(project), facts, found, backbone, on_event)
+        result = _with_old_router(project, facts, memory, found, backbone)
+        made = project.state["router"] | {"changed": project.state["router"]["changed"] + len(found)}
+    else:
+        memory, report = _built(facts, backbone, config, on_event)
+        kept = _carry_over(project, found, memory) if same_model else 0
+        result = _result(facts, memory, found, backbone, report, kept)
+        made = {"facts": len(facts), "false_fire": config.false_fire, "changed": 0}
+    seen = project.state
+    with project.writing():
+        if project.state != seen:
+            raise ProjectError(f"{project_dir} was changed by another command meanwhile", hint="run this one again")
+        _save(project, facts, memory, backbone, config, result, made, str(path), found)
+    return result
+
+
+def _before(project: Project) -> PackedFacts:
+    return load_facts(project) if project.exists else PackedFacts(b"")
+
+
+def _router_stays(project: Project, found: Difference, config: Config) -> bool:
+    """Whether so little has changed since the router was made, settings included, that it would become the same."""
+    made, state = project.state.get("router"), project.state
+    if not made or made["false_fire"] != config.false_fire or state["seed"] != config.seed:
+        return False
+    if state["memory"]["bank"]["rows"] != config.rows or state["model"]["name"] != config.model:
+        return False
+    return bool(len(found)) and made["changed"] + len(found) <= LITTLE * made["facts"]
+
+
+def _built(facts: PackedFacts, backbone: Backbone, config: Config, on_event: OnEvent) -> tuple[Memory, RouterReport]:
+    """A memory with a router of its own and an empty bank."""
     wordings = Wordings(facts, backbone.prompts.question)
-    experts = _experts(facts, wordings, backbone)
+    experts = experts_of(facts, wordings, backbone)
     on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
     bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
@@ -85,30 +164,7 @@ def ingest(
         memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
     memory.router, memory.bank = router, bank
     memory.projections = _projections(backbone, bank, config.seed)
-    kept = _carry_over(project, facts, memory, backbone)
-    result = _result(facts, backbone, memory, report, kept)
-    with project.writing():
-        _save(project, facts, memory, backbone, config, result)
-    return result
-
-
-def _experts(facts: Sequence[Fact], wordings: Wordings, backbone: Backbone) -> list[int]:
-    """How many experts each fact takes; raises DataError for those that the model cannot say or has no room for."""
-    room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
-    experts, problems = [], []
-    for number, fact in enumerate(facts):
-        answer = backbone.prompts.answer(fact.answer)
-        length = len(backbone.prompts.format.prompt(wordings.question_of(number))) + len(answer)
-        if length > room:
-            problems.append(f"{fact.source}: question and answer take {length} tokens, the model has room for {room}")
-        elif (said := backbone.prompts.text(answer).strip()) != fact.answer:
-            problems.append(
-                f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}"
-            )
-        experts.append(len(answer))
-    if problems:
-        raise DataError(problems, hint="shorten or reword these answers, then run memtune ingest again")
-    return experts
+    return memory, report
 
 
 def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
@@ -125,70 +181,74 @@ def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
     return Projections.for_backbone(weight, mean, d_key=sizes.d_key, d_value=sizes.d_value, seed=seed)
 
 
-def _carry_over(project: Project, facts: Sequence[Fact], memory: Memory, backbone: Backbone) -> int:
+def _carry_over(project: Project, found: Difference, memory: Memory) -> int:
     """Copies the fitted rows of facts that did not change, byte for byte, and counts them."""
-    old = project.state
-    if not old or old["model"]["fingerprint"] != backbone.fingerprint:
-        return 0
     before = load_memory(project)
     if not before.projections.same_as(memory.projections) or before.bank.rows != memory.bank.rows:
         return 0
     kept = 0
-    for number, place in _unchanged(facts, load_facts(project)):
+    for number in torch.nonzero(found.origin >= 0).squeeze(1).tolist():
+        place = int(found.origin[number])
         if bool(before.bank.accepted[place]):
             memory.bank.copy_fact(number, before.bank, place)
             kept += 1
     return kept
 
 
-def _unchanged(facts: Sequence[Fact], before: Sequence[Fact]) -> Iterator[tuple[int, int]]:
-    """The numbers that a fact has now and had before, for every fact that is the same."""
-    marks, order = _marks(before).sort()
-    mine = _marks(facts)
-    found = torch.searchsorted(marks, mine).clamp_max(len(marks) - 1)
-    for number in torch.nonzero(marks[found] == mine).squeeze(1).tolist():
-        place = int(order[found[number]])
-        if facts[number].digest == before[place].digest:
-            yield number, place
-
-
-def _marks(facts: Sequence[Fact]) -> Tensor:
-    """The first 60 bits of each fact's digest, int64 ``(facts,)``."""
-    return torch.tensor(array("q", (int(fact.digest[:15], 16) for fact in facts)))
-
-
 def _result(
-    facts: Sequence[Fact],
-    backbone: Backbone,
-    memory: Memory,
-    report: RouterReport,
-    kept: int,
+    facts: PackedFacts, memory: Memory, found: Difference, backbone: Backbone, report: RouterReport, kept: int
 ) -> IngestResult:
-    first = backbone.prompts.fact(facts[0])
-    shown = backbone.prompts.format.prompt(first.question) + first.answer
     return IngestResult(
-        facts=len(facts),
-        wordings=memory.router.sizes.wordings,
-        answer_tokens=memory.bank.sizes.experts,
-        experts=memory.bank.sizes.experts,
+        **_counts(facts, memory, found, backbone),
         kept=kept,
-        bytes=sum(t.numel() * t.element_size() for t in memory.state_dict().values()),
-        model=backbone.checkpoint.name,
-        model_reason=backbone.reason,
+        rebuilt=True,
         threshold=report.threshold,
         expected_recall=report.expected_recall,
         expected_false_fire=report.expected_false_fire,
         confusable=tuple(Confusable(facts[a].question, facts[b].question, score) for a, b, score in report.confusable),
-        example=str(backbone.prompts.tokenizer.decode(list(shown))),
     )
 
 
+def _with_old_router(
+    project: Project, facts: PackedFacts, memory: Memory, found: Difference, backbone: Backbone
+) -> IngestResult:
+    """Of the router it says what was said when it was made."""
+    record = project.need("ingest", "memtune ingest FACTS")
+    promised = {name: record[name] for name in ("threshold", "expected_recall", "expected_false_fire")}
+    pairs = tuple(Confusable(**pair) for pair in record["confusable"])
+    kept = int(memory.bank.accepted.sum())
+    return IngestResult(
+        **_counts(facts, memory, found, backbone), **promised, kept=kept, rebuilt=False, confusable=pairs
+    )
+
+
+def _counts(facts: PackedFacts, memory: Memory, found: Difference, backbone: Backbone) -> dict[str, Any]:
+    return memory_record(memory) | {
+        "added": len(found.added),
+        "changed": len(found.changed),
+        "removed": len(found.removed),
+        "model": backbone.checkpoint.name,
+        "model_reason": backbone.reason,
+        "example": backbone.prompts.shown(facts[0]),
+    }
+
+
 def _save(
-    project: Project, facts: PackedFacts, memory: Memory, backbone: Backbone, config: Config, result: IngestResult
+    project: Project,
+    facts: PackedFacts,
+    memory: Memory,
+    backbone: Backbone,
+    config: Config,
+    result: IngestResult,
+    made: dict[str, Any],
+    path: str,
+    found: Difference,
 ) -> None:
-    files = save_memory(project, memory)
-    files |= {"facts": project.keep("facts", "jsonl", lambda path: path.write_bytes(facts.data))}
+    before = _before(project)
+    gone = before.only(found.replaced(len(before)))
+    files = save_memory(project, memory) | keep_facts(project, facts)
+    files |= History(project).record("ingest", path, found, gone)
     model = {"name": config.model, "location": backbone.checkpoint.location, "fingerprint": backbone.fingerprint}
     model |= {"device": config.device, "dtype": config.dtype}
-    record = asdict(result)
-    project.commit(files, model=model, seed=config.seed, memory=memory.config.to_dict(), ingest=record, tune=None)
+    sizes = memory.config.to_dict()
+    project.commit(files, model=model, seed=config.seed, memory=sizes, router=made, ingest=asdict(result), tune=None)

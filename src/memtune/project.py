@@ -60,6 +60,15 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
+def _overwrite(path: Path) -> None:
+    """Zeros in place of all that the file held."""
+    with path.open("r+b") as file:
+        left = path.stat().st_size
+        while left > 0:
+            left -= file.write(bytes(min(left, 1 << 20)))
+    _sync(path)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -147,8 +156,11 @@ class Project:
             raise ProjectError(f"{path} cannot be written: {error.strerror}") from error
         return {"name": path.name, "sha256": digest, "bytes": size}
 
-    def commit(self, files: Mapping[str, dict[str, Any]], **records: Any) -> None:
-        """The new state: ``files`` and ``records`` replace their namesakes; the rest stays."""
+    def commit(self, files: Mapping[str, dict[str, Any]], *, erase: bool = False, **records: Any) -> None:
+        """The new state: ``files`` and ``records`` replace their namesakes; the rest stays.
+
+        ``erase``: the files that are no longer named are overwritten before they are removed.
+        """
         state = {**self.state, **records, "format": FORMAT}
         state["files"] = {**self.state.get("files", {}), **files}
         write_beside(self.root / STATE, json.dumps(state, indent=1, ensure_ascii=False).encode())
@@ -156,6 +168,8 @@ class Project:
         named = {record["name"] for record in state["files"].values()} | {STATE, LOCK}
         for path in self.root.iterdir():
             if path.is_file() and path.name not in named and _OWN.fullmatch(path.name):
+                if erase:
+                    _overwrite(path)
                 path.unlink()
 
     def path(self, kind: str) -> Path:

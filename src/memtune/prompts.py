@@ -99,6 +99,11 @@ class Prompts:
         """The ids of an answer as they stand behind its prompt, the stop token included."""
         return (*self.ids(text if self.has_template else " " + text), self.stop)
 
+    def shown(self, fact: Fact) -> str:
+        """The fact as the model reads it, template and stop token included."""
+        item = self.fact(fact)
+        return str(self.tokenizer.decode(list(self.format.prompt(item.question) + item.answer)))
+
     def fact(self, fact: Fact) -> EncodedFact:
         return EncodedFact(fact.id, self.question(fact.question), self.answer(fact.answer))
 

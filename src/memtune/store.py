@@ -18,7 +18,15 @@ from memtune.memory.bank import Bank
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 
-__all__ = ["check_backbone", "load_facts", "load_memory", "save_bank", "save_memory"]
+__all__ = [
+    "check_backbone",
+    "keep_facts",
+    "load_facts",
+    "load_memory",
+    "memory_record",
+    "save_bank",
+    "save_memory",
+]
 
 
 BANK = "bank."  # what the names of its tensors begin with
@@ -71,6 +79,22 @@ def check_backbone(project: Project, backbone: Backbone) -> None:
             f"{model['name']} is not the model these facts were ingested for, or renders questions differently now",
             hint="run again: memtune ingest FACTS",
         )
+
+
+def keep_facts(project: Project, facts: PackedFacts) -> dict[str, dict[str, Any]]:
+    return {"facts": project.keep("facts", "jsonl", lambda path: path.write_bytes(facts.data))}
+
+
+def memory_record(memory: Memory) -> dict[str, int]:
+    """How much a memory holds, in the words of the record that ingest leaves."""
+    sizes = memory.bank.sizes
+    return {
+        "facts": sizes.facts,
+        "wordings": memory.router.sizes.wordings,
+        "answer_tokens": sizes.experts,
+        "experts": sizes.experts,
+        "bytes": sum(t.numel() * t.element_size() for t in memory.state_dict().values()),
+    }
 
 
 def load_facts(project: Project) -> PackedFacts:

@@ -33,7 +33,7 @@ class Addition:
     sentences: int  # sentence ends inside the longest of them
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def edited(memory: Memory, facts: Tensor, added: Addition | None = None) -> Memory:
     """The memory of the facts numbered ``facts``, in that order; the new ones are counted on behind the old.
 

@@ -113,9 +113,10 @@ class Attachment:
         self._writes: list[_Write] = []
         self._chunk: tuple[int, Any] = (0, 0)  # positions in this chunk, the caller's logits_to_keep
         self._seen: _Seen | None = None
+        write = torch.compiler.disable(self._write)  # what it does depends on the ids: traced, it is compiled each time
         self._hooks = [
             model.register_forward_pre_hook(self._follow, with_kwargs=True),
-            model.get_output_embeddings().register_forward_pre_hook(self._write),
+            model.get_output_embeddings().register_forward_pre_hook(write),
             model.register_forward_hook(self._remember),
         ]
 
@@ -173,7 +174,6 @@ class Attachment:
                 writes += [_Write(row, place - chunk, route.fact, place - start) for place in places]
         return writes
 
-    @torch.compiler.disable  # traced, it would be compiled anew for every question: what it does depends on the ids
     def _write(self, _head: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """At the LM head's input: adds the memory where it fires. None, which changes nothing, where it does not."""
         planned, self._writes = self._writes, []

@@ -1,0 +1,112 @@
+"""Facts on their way into a memory: what each takes, how its question is read, and whose route it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memtune.backbone import Backbone
+from memtune.calibration import CAREFUL, MARGIN
+from memtune.difference import Difference
+from memtune.errors import DataError
+from memtune.events import OnEvent
+from memtune.fact import Fact, PackedFacts
+from memtune.located import show
+from memtune.memory.bank import Bank
+from memtune.memory.edit import Addition, caution_for, edited, takers
+from memtune.memory.module import Memory
+from memtune.memory.stored import StoredQuestions
+from memtune.memory.words import sentence_starts
+from memtune.prior import prior_for
+from memtune.reading import Reading
+from memtune.wordings import Wordings
+
+__all__ = ["Conflict", "addition", "changed_memory", "conflicts", "experts_of"]
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A new fact and a stored one that would be taken for one another: the score of their questions, and what is
+    asked when it happens.
+    """
+
+    new: str
+    stored: str
+    asked: str
+    score: float
+    threshold: float
+
+    def __str__(self) -> str:
+        taken = f"{show(self.asked)} asks for {self.stored!r} too"
+        return f"{self.new!r}: {taken} (score {self.score:.2f}, threshold {self.threshold:.2f})"
+
+
+def experts_of(facts: Sequence[Fact], wordings: Wordings, backbone: Backbone) -> list[int]:
+    """How many experts each fact takes; raises DataError for those that the model cannot say or has no room for."""
+    room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
+    experts, problems = [], []
+    for number, fact in enumerate(facts):
+        answer = backbone.prompts.answer(fact.answer)
+        length = len(backbone.prompts.format.prompt(wordings.question_of(number))) + len(answer)
+        if length > room:
+            problems.append(f"{fact.source}: question and answer take {length} tokens, the model has room for {room}")
+        elif (said := backbone.prompts.text(answer).strip()) != fact.answer:
+            problems.append(
+                f"{fact.source}: the model's tokenizer spells the answer {said[:60]!r}, not {fact.answer[:60]!r}"
+            )
+        experts.append(len(answer))
+    if problems:
+        raise DataError(problems, hint="shorten or reword these answers, then run the command again")
+    return experts
+
+
+def addition(
+    memory: Memory, facts: Sequence[Fact], wordings: Wordings, backbone: Backbone, on_event: OnEvent
+) -> Addition:
+    """The facts, read as ``memory`` reads questions. Raises DataError for those that the model cannot say."""
+    bank = Bank.assigned(
+        [fact.id for fact in facts], experts_of(facts, wordings, backbone), memory.bank.hidden, memory.bank.rows
+    )
+    reader = memory.router.reader
+    questions = StoredQuestions.pack(Reading(backbone, reader).parts(wordings.ids()))
+    strangers = prior_for(backbone, on_event).strangers
+    ends = (len(sentence_starts(ids, reader.vocabulary)) for ids in wordings.ids())
+    caution = caution_for(memory.router, questions, strangers, MARGIN, CAREFUL)
+    return Addition(bank, questions, wordings.owner, caution, max(ends))
+
+
+def changed_memory(
+    memory: Memory, facts: PackedFacts, found: Difference, backbone: Backbone, on_event: OnEvent
+) -> tuple[Memory, Addition | None]:
+    """The memory of ``facts``: ``memory`` holds those that ``found`` knows, the others have yet to be fitted."""
+    new = facts.only(found.new)
+    added = addition(memory, new, Wordings(new, backbone.prompts.question), backbone, on_event) if len(new) else None
+    return edited(memory, found.order(memory.bank.sizes.facts), added), added
+
+
+@torch.inference_mode()
+def conflicts(
+    memory: Memory, added: Addition, facts: Sequence[Fact], wordings: Sequence[str], stored: Sequence[Fact]
+) -> list[Conflict]:
+    """Every stored fact that fires when a new one is asked for, and every one whose question would fire a new one."""
+    router = memory.router
+    found: dict[tuple[int, int], Conflict] = {}
+
+    def note(new: int, old: int, asked: str, score: float) -> None:
+        threshold = float(router.get_buffer("threshold"))
+        conflict = Conflict(facts[new].id, stored[old].id, asked, score, threshold)
+        found.setdefault((new, old), conflict)
+
+    owner = added.owner.tolist()
+    asked = added.questions.take(torch.arange(len(added.questions)))
+    for number, route in enumerate(router.decide(asked)):
+        if route.fired:
+            note(owner[number], route.fact, wordings[number], route.score)
+    mine: Tensor = router.get_buffer("owner")
+    for number, question, score in takers(router, added.questions, added.caution):
+        old = int(mine[question])
+        note(owner[number], old, stored[old].question, score)
+    return list(found.values())

@@ -1,0 +1,62 @@
+"""What was exported from a project, and whether it still holds what the project holds.
+
+A bundle is a copy: a fact that is changed or forgotten later is still in it. The project remembers where its exports
+went, and puts a file into those that are out of date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memtune.project import Project, write_beside
+
+__all__ = ["STALE", "Export", "exports_of", "mark_stale", "note_export"]
+
+STALE = "STALE.md"
+KEPT = ("bank", "router")
+
+
+@dataclass(frozen=True)
+class Export:
+    """``state``: current, stale (the project holds other facts now) or missing."""
+
+    directory: str
+    format: str
+    state: str
+
+
+def note_export(project: Project, out: Path, format: str) -> None:
+    """Remembers that ``out`` holds what the project holds now. The project must be held for writing."""
+    directory = str(out.resolve())
+    others = [record for record in project.state.get("exports", []) if record["directory"] != directory]
+    record = {"directory": directory, "format": format, "memory": _memory(project)}
+    project.commit({}, exports=[*others, record])
+
+
+def exports_of(project: Project) -> list[Export]:
+    return [
+        Export(record["directory"], record["format"], _state(record, _memory(project)))
+        for record in project.state.get("exports", [])
+    ]
+
+
+def mark_stale(project: Project) -> tuple[str, ...]:
+    """Writes STALE.md into every export that holds other facts than the project; returns their directories."""
+    stale = tuple(export.directory for export in exports_of(project) if export.state == "stale")
+    for directory in stale:
+        said = f"The facts of {project.root.resolve()} were changed after this was exported. Make it anew with\n\n"
+        said += f"    memtune export {directory} --replace --project {project.root.resolve()}\n"
+        write_beside(Path(directory) / STALE, said.encode())
+    return stale
+
+
+def _memory(project: Project) -> list[str]:
+    return [project.state["files"][kind]["sha256"] for kind in KEPT]
+
+
+def _state(record: dict[str, Any], memory: list[str]) -> str:
+    if not Path(record["directory"]).is_dir():
+        return "missing"
+    return "current" if record["memory"] == memory else "stale"

@@ -1,0 +1,220 @@
+"""Single facts are added, changed, forgotten and brought back; every byte of the others stays where it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny import FACTS, write_facts
+
+from memtune import project
+from memtune.change import add, forget, rollback, update
+from memtune.errors import DataError, ProjectError
+from memtune.export import export
+from memtune.exported import STALE
+from memtune.fact import Fact
+from memtune.history import History
+from memtune.ingest import ingest
+from memtune.probe import probe
+from memtune.project import Project
+from memtune.store import load_facts, load_memory
+from memtune.tune import tune
+
+NAMES = [name for name, _, _ in FACTS]
+FERRY = Fact(
+    "ferry", "When does the last ferry leave?", "At 23:40", ("Until when does the ferry sail?",), "more.jsonl:1"
+)
+TRAM = Fact("tram", FACTS[2][1], "At the new station.", (), "more.jsonl:2")
+
+
+@pytest.fixture
+def changing(done, config, backbone):
+    """Runs a verb over the tuned project."""
+
+    def run(verb, what, **options):
+        return verb(what, done, config, backbone=backbone, **options)
+
+    return run
+
+
+@pytest.fixture
+def says(done, backbone):
+    def ask(question):
+        [found] = probe([question], done, backbone=backbone)
+        return found.answer if found.fired else None
+
+    return ask
+
+
+def rows_of(project):
+    """The bytes of every fact's rows, by its id."""
+    bank = load_memory(Project(project)).bank
+    columns = (bank.keys, bank.values, bank.scales)
+    return {
+        bank.id_of(i): [column[bank.run(i)].numpy().tobytes() for column in columns] for i in range(bank.sizes.facts)
+    }
+
+
+def whole(directory):
+    return {path.name: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_a_fact_is_added_and_said_and_the_others_stay_byte_for_byte(done, changing, says):
+    before = rows_of(done)
+    result = changing(add, [FERRY], file="more.jsonl")
+    assert (result.added, result.untouched, result.facts, result.learned) == (("ferry",), 6, 7, 7)
+    assert (result.verified, result.verified_exact) == (1, 1) and result.met
+    assert [says(text) for text in (FERRY.question, *FERRY.paraphrases)] == [FERRY.answer] * 2
+    after = rows_of(done)
+    assert {name: after[name] for name in NAMES} == before
+    assert all(says(question) == answer for _, question, answer in FACTS)
+    entry = History(Project(done)).entries[-1]
+    assert (entry.command, entry.file, entry.added) == ("add", "more.jsonl", ("ferry",))
+
+
+def test_what_is_there_word_for_word_is_left_alone(done, changing):
+    changing(add, [FERRY])
+    before = whole(done)
+    result = changing(add, [Fact(*vars(FERRY).values())])
+    assert (result.added, result.untouched) == ((), 7)
+    assert whole(done) == before
+
+
+def test_a_fact_is_changed(done, changing, says):
+    before = rows_of(done)
+    result = changing(update, [TRAM])
+    assert (result.changed, result.untouched) == (("tram",), 5) and result.met
+    assert says(TRAM.question) == TRAM.answer
+    after = rows_of(done)
+    assert list(after) == NAMES and after.pop("tram") != before.pop("tram") and after == before
+
+
+def test_a_fact_is_forgotten_in_every_file(done, changing, says, backbone):
+    bank = load_memory(Project(done)).bank
+    run = bank.run(NAMES.index("valve"))
+    gone = [bank.values[row].numpy().tobytes() for row in range(run.start, run.stop)]
+    before = rows_of(done)
+    changing(update, [Fact("valve", FACTS[1][1], "HT-9999")])  # what it said before stands in the history now
+    result = changing(forget, ["valve"])
+    assert (result.removed, result.untouched) == (("valve",), 5)
+    assert says(FACTS[1][1]) is None
+    held = whole(done)
+    for text in (b"HT-4471", b"HT-9999", FACTS[1][1].encode(), *gone):
+        assert not [name for name, data in held.items() if text in data]
+    del before["valve"]
+    assert rows_of(done) == before
+
+
+def test_the_old_files_are_overwritten_before_they_are_removed(done, changing, monkeypatch):
+    overwritten = []
+
+    def watched(path):
+        overwriting(path)
+        overwritten.append((path.name.split("-")[0], path.read_bytes().strip(b"\0")))
+
+    overwriting = project._overwrite
+    monkeypatch.setattr(project, "_overwrite", watched)
+    changing(forget, ["valve"])
+    assert {name for name, _ in overwritten} >= {"bank", "router", "facts"}
+    assert {rest for _, rest in overwritten} == {b""}
+
+
+def test_an_earlier_state_is_brought_back(done, changing, says):
+    before = rows_of(done)
+    changing(update, [TRAM])
+    changing(add, [FERRY])
+    result = changing(rollback, "1")
+    assert (result.changed, result.removed, result.lost) == (("tram",), ("ferry",), ())
+    assert says(TRAM.question) == FACTS[2][2] and says(FERRY.question) is None
+    after = rows_of(done)
+    assert after.keys() == before.keys() and all(after[name] == before[name] for name in NAMES if name != "tram")
+
+
+def test_what_was_forgotten_is_not_brought_back_and_said_to_be_lost(changing, says):
+    changing(forget, ["valve"])
+    result = changing(rollback, "1")
+    assert result.lost == ("valve",) and not result.met
+    assert says(FACTS[1][1]) is None
+
+
+SAME_ROUTE = Fact("tram-2", FACTS[2][1], "Elsewhere.", (), "more.jsonl:1")
+
+
+def test_a_fact_that_would_be_taken_for_another_is_named_and_nothing_changes(done, changing):
+    before = whole(done)
+    with pytest.raises(DataError, match=r"'tram-2'.*'tram'") as caught:
+        changing(add, [FERRY, SAME_ROUTE])
+    assert "--replace" in caught.value.hint
+    assert whole(done) == before
+
+
+def test_with_replace_the_fact_that_is_in_the_way_goes(changing, says):
+    result = changing(add, [SAME_ROUTE], replace=True)
+    assert (result.added, result.removed, result.conflicts) == (("tram-2",), ("tram",), ())
+    assert says(SAME_ROUTE.question) == "Elsewhere."
+
+
+def test_with_keep_both_they_stand_side_by_side_and_are_named(changing):
+    result = changing(add, [SAME_ROUTE], keep_both=True)
+    assert {conflict.stored for conflict in result.conflicts} == {"tram"}
+    assert (result.added, result.removed, result.facts) == (("tram-2",), (), 7)
+
+
+def test_an_id_that_is_taken_and_one_that_is_unknown_are_named(done, changing):
+    before = whole(done)
+    with pytest.raises(DataError, match=r"more\.jsonl:2: the id 'tram' is taken"):
+        changing(add, [TRAM])
+    with pytest.raises(DataError, match="no fact has the id 'ferry'"):
+        changing(update, [FERRY])
+    with pytest.raises(DataError, match="no fact has the id 'fery'"):
+        changing(forget, ["valve", "fery"])
+    assert whole(done) == before
+
+
+def test_the_last_fact_is_not_forgotten(done, changing):
+    with pytest.raises(ProjectError, match="no fact would be left"):
+        changing(forget, NAMES)
+
+
+def test_an_answer_that_the_model_cannot_say_changes_nothing(done, changing):
+    before = whole(done)
+    with pytest.raises(DataError, match="tokenizer spells"):
+        changing(add, [Fact("turn", "How does a turn end?", "With <|im_end|> of course", (), "more.jsonl:1")])
+    assert whole(done) == before
+
+
+def test_a_project_that_was_not_tuned_says_what_to_run(fresh, config, backbone):
+    with pytest.raises(ProjectError) as caught:
+        add([FERRY], fresh, config, backbone=backbone)
+    assert caught.value.hint == "run first: memtune tune"
+
+
+def test_exports_are_marked_as_stale_and_made_anew(done, changing, backbone, tmp_path):
+    out = tmp_path / "bundle"
+    export(done, out, backbone=backbone)
+    assert changing(forget, ["valve"]).stale == (str(out),)
+    assert "--replace" in (out / STALE).read_text()
+    export(done, out, replace=True, backbone=backbone)
+    assert not (out / STALE).exists()
+    assert changing(add, [FERRY]).stale == (str(out),)
+
+
+def test_ingest_of_a_changed_file_does_the_difference_and_keeps_the_router(tmp_path, config, backbone):
+    many = [(f"unit-{i}", f"What is the code of unit {i}?", f"HT-{7 * i:03}") for i in range(20)]
+    held, file = tmp_path / "many", tmp_path / "facts.jsonl"
+    ingest(write_facts(file, many), held, config, backbone=backbone)
+    assert tune(held, config, backbone=backbone).met
+    before, router = rows_of(held), load_memory(Project(held)).router
+    result = ingest(write_facts(file, [FACTS[0], *many[:0:-1]]), held, config, backbone=backbone)
+    assert (result.added, result.changed, result.removed, result.kept, result.rebuilt) == (1, 0, 1, 19, False)
+    after = rows_of(held)
+    assert list(after) == [FACTS[0][0], *(name for name, _, _ in many[:0:-1])]
+    assert all(after[name] == before[name] for name, _, _ in many[1:])
+    now = load_memory(Project(held)).router
+    assert all(torch.equal(a, b) for a, b in zip(now.gate.parameters(), router.gate.parameters(), strict=True))
+    assert tune(held, config, backbone=backbone).already == 19
+    again = ingest(write_facts(file, [FACTS[1], *many]), held, config, backbone=backbone)
+    assert again.rebuilt, "by now more than a tenth of the facts are others"
+    assert [entry.command for entry in History(Project(held)).entries] == ["ingest"] * 3
+    assert len(load_facts(Project(held))) == json.loads((held / "project.json").read_bytes())["ingest"]["facts"]
