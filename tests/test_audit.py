@@ -1,0 +1,88 @@
+"""An audit proves which facts are in, that the rest did not change, and that what is gone is in no file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from tiny import FACTS
+
+from memtune.audit import audit
+from memtune.change import forget, update
+from memtune.errors import ProjectError
+from memtune.export import export
+from memtune.fact import Fact
+from memtune.project import Project
+
+NAMES = [name for name, _, _ in FACTS]
+VALVE = FACTS[1]
+
+
+@pytest.fixture
+def kept(done, tmp_path):
+    """The audit of the tuned project, as a user keeps it."""
+    path = tmp_path / "audit.json"
+    path.write_text(json.dumps(dataclasses.asdict(audit(done))))
+    return path
+
+
+def test_every_fact_has_a_hash_of_its_text_and_of_each_row(done, memory):
+    result = audit(done)
+    assert (result.facts, result.learned, result.broken, result.met) == (len(FACTS), len(FACTS), None, True)
+    assert [proof.id for proof in result.proofs] == NAMES
+    assert [len(proof.rows) for proof in result.proofs] == [memory.bank.experts_of(i) for i in range(len(FACTS))]
+    assert len({row for proof in result.proofs for row in proof.rows}) == memory.bank.sizes.experts
+    assert audit(done).root == result.root and len(result.files) == 5
+
+
+def test_what_changed_since_an_earlier_audit_is_named_and_the_rest_is_the_same(done, kept, config, backbone):
+    before = audit(done)
+    update([Fact("tram", FACTS[2][1], "At the new station.")], done, config, backbone=backbone)
+    forget(["valve"], done, config, backbone=backbone)
+    result = audit(done, since=kept)
+    assert (result.since.changed, result.since.gone, result.since.added) == (("tram",), ("valve",), ())
+    assert result.since.same == len(FACTS) - 2 and result.since.left_behind == ()
+    assert result.root != before.root and result.changes_recorded == 3 and result.met
+
+
+def test_a_forgotten_fact_that_an_export_still_holds_is_found_there(done, kept, config, backbone, tmp_path):
+    bundle = tmp_path / "bundle"
+    export(done, bundle, backbone=backbone)
+    forget(["valve"], done, config, backbone=backbone)
+    result = audit(done, since=kept)
+    assert result.since.left_behind == (f"{bundle / 'memory.safetensors'}: valve",) and not result.met
+    assert [one.state for one in result.exports] == ["stale"]
+    export(done, bundle, replace=True, backbone=backbone)
+    assert audit(done, since=kept).met
+
+
+def test_a_text_is_looked_for_in_every_file(done, config, backbone):
+    texts = [VALVE[2], FACTS[4][2], "nobody said this"]
+    found = audit(done, absent=texts).found
+    assert {(line.split(": ")[1]) for line in found} == {VALVE[2], FACTS[4][2]}
+    forget(["valve", "keeper"], done, config, backbone=backbone)
+    assert audit(done, absent=texts).found == ()
+
+
+def test_a_damaged_file_is_named(done):
+    path = Project(done).path("bank")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ProjectError, match=path.name):
+        audit(done)
+
+
+def test_an_altered_history_is_seen(done):
+    project = Project(done)
+    entry = json.loads(project.path("log").read_text()) | {"above": "0" * 64}
+    project.commit({"log": project.keep("log", "jsonl", lambda path: path.write_text(json.dumps(entry)))})
+    assert audit(done).broken == 1 and not audit(done).met
+
+
+def test_something_that_is_no_audit_is_refused(done, tmp_path):
+    for text in ("", "{}", '{"proofs": [1]}'):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ProjectError, match="is no audit"):
+            audit(done, since=tmp_path / "other.json")
