@@ -258,7 +258,7 @@ def test_6_a_kill_at_any_moment_loses_no_finished_work(tmp_path, config, backbon
     result = tune(project, config, backbone=backbone)
     assert result.met and result.already == report["learned"][-1]
     assert sorted(path.name.partition("-")[0] for path in project.iterdir()) == sorted(
-        ["project.json", "lock", "facts", "router", "bank"]
+        ["project.json", "lock", "facts", "router", "bank", "log", "past"]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shlex
 import shutil
@@ -81,7 +82,7 @@ def export(
     backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
     check_backbone(project, backbone)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    beside = _beside(out)
     try:
         on_event(Note("writing the memory" if format == "adapter" else "writing backbone and memory"))
         memory_bytes = _write(beside, format, link, backbone, memory, project)
@@ -120,10 +121,29 @@ def _is_export(out: Path) -> bool:
     return any((out / name).is_file() for name in (MEMORY_FILE, "adapter_config.json"))
 
 
+def _beside(out: Path) -> Path:
+    """A new directory beside ``out``, named for this process; those of processes that were killed are removed."""
+    for left in out.parent.glob(f".{out.name}-*-*"):
+        process = left.name.split("-")[-2]
+        if process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f".{out.name}-{os.getpid()}-", dir=out.parent))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _take_place(beside: Path, out: Path) -> None:
     """One rename where there was nothing; where there was an export, it is put aside first and then removed."""
     if out.is_dir() and any(out.iterdir()):
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        aside = _beside(out)
         out.rename(aside / out.name)
         beside.rename(out)
         shutil.rmtree(aside)
@@ -194,6 +214,4 @@ def _ask_in_fresh_process(directory: Path, questions: list[tuple[str, int]], bac
 
 def _environment(modules: str) -> dict[str, str]:
     """transformers copies a bundle's code into its module cache; a fresh one keeps old copies out."""
-    import os
-
     return os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
