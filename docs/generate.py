@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from memtune.cli import app
 
 PAGE = Path(__file__).with_name("commands.md")
-COMMANDS = ("", "ingest", "tune", "probe", "eval", "export")
+FACTS = ("list", "show", "add", "update", "forget", "at", "log", "rollback", "export")
+COMMANDS = ("", "ingest", "tune", "probe", "eval", "export", "facts", *(f"facts {name}" for name in FACTS), "audit")
 BEGIN, END = "<!-- help: begin -->\n", "<!-- help: end -->\n"
 
 
@@ -20,7 +21,7 @@ def with_help(page: str) -> str:
 
 
 def _section(command: str) -> str:
-    words = [command, "--help"] if command else ["--help"]
+    words = [*command.split(), "--help"]
     shown = CliRunner().invoke(app, words, prog_name="memtune").stdout.rstrip()
     return f"## {' '.join(['memtune', *words[:-1]])}\n\n```text\n{shown}\n```\n\n"
 

@@ -39,8 +39,12 @@ INGESTED = IngestResult(
     wordings=85,
     answer_tokens=1234,
     experts=1234,
-    kept=3,
     bytes=4 << 20,
+    added=72,
+    changed=0,
+    removed=0,
+    kept=3,
+    rebuilt=True,
     model="smollm2",
     model_reason="float32 on cpu",
     threshold=0.8,
@@ -464,10 +468,11 @@ def test_eval_shows_every_measure_with_its_interval_and_whether_promises_held() 
 
 def test_flags_reach_the_library(calls: Verbs) -> None:
     flags = "--model m --false-fire 0.02 --question-key Q --answer-key A --seed 3 --device cpu --dtype float32"
-    flags += " --rows float32"
+    flags += " --rows float32 --rebuild"
     assert run("ingest", "f.csv", *flags.split(), "--project", "p").exit_code == 0
     settings = Config(model="m", false_fire=0.02, seed=3, device="cpu", dtype="float32", rows="float32")
-    assert calls["ingest"] == (("f.csv", Path("p"), settings), {"question_key": "Q", "answer_key": "A"})
+    options = {"question_key": "Q", "answer_key": "A", "rebuild": True}
+    assert calls["ingest"] == (("f.csv", Path("p"), settings), options)
 
 
 def test_the_options_of_eval_reach_the_library(calls: Verbs) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "PackedFacts",
     "facts_to_jsonl",
     "fold_question",
+    "one_fact",
     "read_asked",
     "read_facts",
     "read_questions",
@@ -55,6 +56,16 @@ def read_facts(path: str | Path, *, question_key: str | None = None, answer_key:
     document.problems.extend(_clashes(_suspects(facts)))
     _raise_faults(document, f"memtune ingest {shlex.quote(str(path))}")
     return facts
+
+
+def one_fact(question: str, answer: str, id: str | None = None) -> Fact:
+    """A fact that stands in no file, checked like a row of one. Raises DataError."""
+    problems: list[str] = []
+    row = {"question": question, "answer": answer} | ({"id": id} if id else {})
+    fields = row_fields(row, Keys(), problems)
+    if problems:
+        raise DataError(problems, hint="memtune facts add --help")
+    return _fact(fields, "command line")
 
 
 def read_questions(path: str | Path, *, question_key: str | None = None) -> list[str]:

@@ -85,8 +85,8 @@ def preview(
     path: str | Path,
     project_dir: Path,
     config: Config,
-    *,
     rebuild: bool = False,
+    *,
     question_key: str | None = None,
     answer_key: str | None = None,
 ) -> Preview:

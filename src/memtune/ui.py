@@ -27,13 +27,31 @@ from memtune.events import Event, Learned, ModelLoaded, Note, Progress
 from memtune.project import finite
 
 if TYPE_CHECKING:
+    from memtune.audit import AuditResult
+    from memtune.change import ChangeResult
     from memtune.export import ExportResult
-    from memtune.ingest import Confusable, IngestResult
+    from memtune.ingest import Confusable, IngestResult, Preview
+    from memtune.listing import Listing, Log
     from memtune.probe import ProbeResult
     from memtune.report import EvalResult
     from memtune.tune import TuneResult
 
-__all__ = ["LIST_CAP", "Ui", "eval_view", "export_view", "ingest_view", "probe_view", "tune_view", "visible"]
+__all__ = [
+    "LIST_CAP",
+    "Ui",
+    "audit_view",
+    "change_view",
+    "eval_view",
+    "export_view",
+    "facts_view",
+    "history_lines",
+    "ingest_view",
+    "listing_lines",
+    "preview_view",
+    "probe_view",
+    "tune_view",
+    "visible",
+]
 
 LIST_CAP = 20
 PAIR_CAP = 5
@@ -103,6 +121,16 @@ class Ui:
         _write(visible(result.answer, keep="\n\t") if sys.stdout.isatty() else result.answer)
         if not self.quiet:
             self.console.print(probe_view(result))
+
+    def listed(self, result: Any, lines: Iterable[str]) -> None:
+        """Data of one line each, on stdout; or the result as one JSON object."""
+        self.close()
+        if self.as_json:
+            self._result_written = True
+            self._write_json(_entries(result))
+            return
+        for line in lines:
+            _write(visible(line))
 
     def error(self, message: str, hint: str, exit_code: int) -> int:
         """Says what is wrong and what to do; with JSON also as an object, unless the result is already there."""
@@ -211,13 +239,14 @@ def _hardest(event: Learned) -> RenderableType:
 def ingest_view(result: IngestResult) -> Iterable[RenderableType]:
     """What was read, what it takes, how sure the router is, and the first fact as the model reads it."""
     kept = f"; {result.kept:,} unchanged, kept as tuned" if result.kept else ""
+    router = "" if result.rebuilt else ", as it was"
     expected = (
         f"fires on {result.expected_recall:.1%} of rewordings and {result.expected_false_fire:.1%} of near misses"
     )
     yield _fields(
         facts=f"{result.facts:,}, {result.wordings:,} wordings, {result.answer_tokens:,} answer tokens{kept}",
         memory=f"{result.experts:,} experts, {_size(result.bytes)}",
-        router=f"threshold {result.threshold:.2f}, expected: {expected}",
+        router=f"threshold {result.threshold:.2f}{router}, expected: {expected}",
     )
     if result.confusable:
         yield Text("questions most alike:")
@@ -285,6 +314,82 @@ def export_view(result: ExportResult) -> Iterable[RenderableType]:
         asked=f"{result.asked:,} of {result.facts:,} facts, in a fresh process{without}",
         exact=f"{result.exact:,} of {result.asked:,}",
     )
+
+
+def listing_lines(result: Listing) -> Iterable[str]:
+    """One line a fact."""
+    for fact in result.facts:
+        state = {True: " (learned)", False: " (not learned)", None: ""}[fact.learned]
+        yield f"{fact.id}  {fact.question} -> {fact.answer}{state}"
+    yield from (f"{name}  forgotten since" for name in result.lost)
+
+
+def facts_view(result: Listing) -> Iterable[RenderableType]:
+    """All that is known of each."""
+    for fact in result.facts:
+        state = "learned" if fact.learned else "not learned"
+        loss = "" if fact.loss is None else f", {fact.loss:.2g} nats per answer token"
+        entries = {"id": fact.id, "question": fact.question, "answer": fact.answer, "source": fact.source}
+        wordings = {"wordings": " | ".join(fact.paraphrases)} if fact.paraphrases else {}
+        yield _fields(**entries, **wordings, state=f"{state}{loss}")
+
+
+def history_lines(result: Log) -> Iterable[str]:
+    """One line a change, the first one first."""
+    for entry in result.changes:
+        said = ", ".join(_counted(added=entry.added, changed=entry.changed, removed=entry.removed))
+        file = f" {entry.file}" if entry.file else ""
+        yield f"{entry.number}  {entry.at}  {entry.command}{file}: {entry.facts:,} facts; {said or 'all new'}"
+
+
+def change_view(result: ChangeResult) -> Iterable[RenderableType]:
+    """What changed and what did not, and what is out of date now."""
+    said = ", ".join(_counted(added=result.added, changed=result.changed, removed=result.removed))
+    fields = {"change": f"{said or 'nothing'}; {result.untouched:,} untouched"}
+    fields["learned"] = f"{result.learned:,} of {result.facts:,} facts"
+    if result.verified:
+        fields["verified"] = f"{result.verified_exact:,} of {result.verified:,} new ones said exactly by generate()"
+    if result.conflicts:
+        fields["alike"] = "; ".join(map(str, result.conflicts[:PAIR_CAP]))
+    if result.stale:
+        fields["stale"] = ", ".join(result.stale)
+    yield _fields(**fields, time=f"{result.seconds:.1f} s")
+
+
+def preview_view(result: Preview) -> Iterable[RenderableType]:
+    """What ingest would do."""
+    for name in ("added", "changed", "removed"):
+        if ids := getattr(result, name):
+            yield _fields(**{name: f"{len(ids):,}: {_few(ids)}"})
+    router = "made anew" if result.rebuilt else "stays as it is"
+    yield _fields(untouched=f"{result.untouched:,}", router=router)
+
+
+def audit_view(result: AuditResult) -> Iterable[RenderableType]:
+    """The figures; what is wrong is the error's to list."""
+    fields = {
+        "facts": f"{result.facts:,}, {result.learned:,} of them learned",
+        "root": result.root,
+        "files": f"{len(result.files)}, each with the bytes that were written",
+        "history": f"{result.changes_recorded:,} changes, {'unbroken' if result.broken is None else 'BROKEN'}",
+    }
+    if result.exports:
+        fields["exports"] = ", ".join(f"{export.directory} ({export.state})" for export in result.exports)
+    if result.since:
+        changes = _counted(added=result.since.added, changed=result.since.changed, gone=result.since.gone)
+        fields["since"] = ", ".join([f"{result.since.same:,} facts the same, byte for byte", *changes])
+    if result.absent:
+        fields["absent"] = f"{len(result.absent)} texts looked for, {len(result.found)} found"
+    yield _fields(**fields)
+
+
+def _counted(**names: tuple[str, ...]) -> list[str]:
+    return [f"{len(ids):,} {word} ({_few(ids)})" for word, ids in names.items() if ids]
+
+
+def _few(ids: tuple[str, ...]) -> str:
+    more = f" and {len(ids) - PAIR_CAP:,} more" if len(ids) > PAIR_CAP else ""
+    return ", ".join(ids[:PAIR_CAP]) + more
 
 
 def _fields(**entries: str) -> Table:

@@ -1,0 +1,273 @@
+"""Single facts of a tuned project, their history, and the proof of what is in: facts ..., audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace as with_text
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from memtune import ui
+from memtune.cli.shared import (
+    PROJECT,
+    ConfigOption,
+    JsonOption,
+    ProjectOption,
+    QuietOption,
+    app,
+    check_stdin,
+    conversation,
+    failed_list,
+    in_project,
+    listed,
+    settings_of,
+)
+from memtune.errors import MemtuneError, TargetNotMet
+
+if TYPE_CHECKING:
+    from memtune.change import ChangeResult
+    from memtune.fact import Fact
+
+facts_app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    epilog="\b\nExamples:\n  memtune facts list\n  memtune facts add --question 'Who runs the quay?' "
+    "--answer 'Ann Brock.'\n  memtune facts update --id quay --answer 'Ben Ode.'\n  memtune facts forget quay",
+)
+app.add_typer(facts_app, name="facts", help="List, add, change and forget single facts; bring earlier states back.")
+
+MomentArgument = Annotated[
+    str, typer.Argument(metavar="TIME", help="A time, or the number of a change: memtune facts log.")
+]
+FactsArgument = Annotated[
+    str | None, typer.Argument(metavar="FACTS", help="File of facts, as for ingest; - is standard input.")
+]
+QuestionOption = Annotated[str | None, typer.Option(metavar="TEXT", help="The question, instead of a file.")]
+AnswerOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Its exact answer.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Forget the stored facts that would be taken for the new one.")
+]
+KeepOption = Annotated[
+    bool, typer.Option("--keep-both", help="Let facts stand side by side that may be taken for one another.")
+]
+
+
+@facts_app.command("list", epilog="\b\nExample:\n  memtune facts list --json")
+def list_facts(project: ProjectOption = PROJECT, as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Every fact with its id, and whether it is learned."""
+    with conversation(as_json, quiet) as shown:
+        from memtune.listing import list_facts as run
+
+        result = run(project)
+        shown.listed(result, ui.listing_lines(result))
+
+
+@facts_app.command(epilog="\b\nExample:\n  memtune facts show curlew3-warranty")
+def show(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of facts.")],
+    project: ProjectOption = PROJECT,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """All that is known of some facts: wordings, answer, source, loss."""
+    with conversation(as_json, quiet) as shown:
+        from memtune.listing import list_facts as run
+
+        shown.show(run(project, ids=ids), ui.facts_view)
+
+
+@facts_app.command(epilog="\b\nExamples:\n  memtune facts at 2026-11-25T18:30\n  memtune facts at 3 --json")
+def at(
+    moment: MomentArgument,
+    project: ProjectOption = PROJECT,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The facts as they were at some time."""
+    with conversation(as_json, quiet) as shown:
+        from memtune.listing import facts_at as run
+
+        result = run(project, moment)
+        shown.listed(result, ui.listing_lines(result))
+
+
+@facts_app.command(epilog="\b\nExample:\n  memtune facts log")
+def log(project: ProjectOption = PROJECT, as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Every change: when, what, from which file."""
+    with conversation(as_json, quiet) as shown:
+        from memtune.listing import history as run
+
+        result = run(project)
+        shown.listed(result, ui.history_lines(result))
+
+
+@facts_app.command(epilog="\b\nExample:\n  memtune facts export > facts.jsonl")
+def export(project: ProjectOption = PROJECT, quiet: QuietOption = False) -> None:
+    """The facts as JSONL on stdout, as ingest reads them."""
+    with conversation(False, quiet):
+        from memtune.listing import jsonl as run
+
+        for line in run(project):
+            typer.echo(line)
+
+
+@facts_app.command(
+    epilog="\b\nExamples:\n  memtune facts add more.jsonl\n"
+    "  memtune facts add --id quay --question 'Who runs the quay?' --answer 'Ann Brock.'"
+)
+def add(
+    facts: FactsArgument = None,
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Its id. [default: made from the question]")
+    ] = None,
+    question: QuestionOption = None,
+    answer: AnswerOption = None,
+    replace: ReplaceOption = False,
+    keep_both: KeepOption = False,
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn more facts, and nothing else.
+
+    Only their rows are written. A fact that a stored one would be taken for is named, and nothing changes.
+    """
+    with conversation(as_json, quiet) as shown:
+        settings = settings_of(shown, config)
+        new = _given(facts, id, question, answer)
+        from memtune.change import add as run
+
+        ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
+        _tell(shown, ruled(new, project, settings, file=facts or ""), project)
+
+
+@facts_app.command(
+    epilog="\b\nExamples:\n  memtune facts update changed.jsonl\n  memtune facts update --id quay --answer 'Ben Ode.'"
+)
+def update(
+    facts: FactsArgument = None,
+    id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The fact that changes.")] = None,
+    question: QuestionOption = None,
+    answer: AnswerOption = None,
+    replace: ReplaceOption = False,
+    keep_both: KeepOption = False,
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Change what some facts say, by their ids, and nothing else."""
+    with conversation(as_json, quiet) as shown:
+        settings = settings_of(shown, config)
+        new = _given(facts, id, question, answer) if facts else [_changed(project, id, question, answer)]
+        from memtune.change import update as run
+
+        ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
+        _tell(shown, ruled(new, project, settings, file=facts or ""), project)
+
+
+@facts_app.command(epilog="\b\nExample:\n  memtune facts forget curlew3-warranty")
+def forget(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of facts.")],
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove facts from every file of the project, for good.
+
+    No rollback brings them back. Exports that hold them are marked as stale.
+    """
+    with conversation(as_json, quiet) as shown:
+        settings = settings_of(shown, config)
+        from memtune.change import forget as run
+
+        _tell(shown, run(ids, project, settings, on_event=shown.on_event), project)
+
+
+@facts_app.command(epilog="\b\nExamples:\n  memtune facts rollback 3\n  memtune facts rollback 2026-11-25T18:30")
+def rollback(
+    moment: MomentArgument,
+    project: ProjectOption = PROJECT,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring the facts back that there were at some time. This is a change of its own, and can be undone too."""
+    with conversation(as_json, quiet) as shown:
+        settings = settings_of(shown, config)
+        from memtune.change import rollback as run
+
+        _tell(shown, run(moment, project, settings, on_event=shown.on_event), project)
+
+
+@app.command(
+    epilog="\b\nExamples:\n  memtune audit --json > audit.json\n  memtune audit --since audit.json\n"
+    "  memtune audit --absent 'HT-4471'"
+)
+def audit(
+    since: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An earlier audit, as --json writes it, to compare with.")
+    ] = None,
+    absent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A text that no file of the project or an export may hold; may be repeated."),
+    ] = None,
+    project: ProjectOption = PROJECT,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Prove which facts are in, and that what should be gone is gone.
+
+    Every file is compared with its checksum and the history's chain is followed. Exit code 3 if anything is not as it
+    should be.
+    """
+    with conversation(as_json, quiet) as shown:
+        from memtune.audit import audit as run
+
+        result = run(project, since=since, absent=absent or ())
+        shown.show(result, ui.audit_view)
+        if not result.met:
+            left = [*result.found, *(result.since.left_behind if result.since else ())]
+            broken = [f"entry {result.broken} of the history does not follow from the one above it"]
+            raise TargetNotMet(
+                f"not everything is as it should be:\n{listed([*(broken if result.broken else []), *left])}",
+                hint="export again what is stale: memtune export OUT --replace",
+            )
+
+
+def _given(file: str | None, id: str | None, question: str | None, answer: str | None) -> Sequence[Fact]:
+    """The facts of the file, or the one that the options say."""
+    from memtune.facts import one_fact, read_facts
+
+    if file is not None and (id or question or answer) is None:
+        check_stdin(file)
+        return read_facts(file)
+    if file is None and question and answer:
+        return [one_fact(question, answer, id)]
+    raise MemtuneError("either FACTS, or --question and --answer", hint="memtune facts add --help")
+
+
+def _changed(project: Path, id: str | None, question: str | None, answer: str | None) -> Fact:
+    """The fact with this id, with what the options say in place of what it says."""
+    if not id or not (question or answer):
+        raise MemtuneError("either FACTS, or --id with --question or --answer", hint="memtune facts update --help")
+    from memtune.facts import one_fact
+    from memtune.listing import fact_of
+
+    before = fact_of(project, id)
+    now = one_fact(question or before.question, answer or before.answer, id)
+    return with_text(now, paraphrases=before.paraphrases)
+
+
+def _tell(shown: ui.Ui, result: ChangeResult, project: Path) -> None:
+    again = [f"memtune export {directory} --replace{in_project(project)}" for directory in result.stale]
+    shown.show(result, ui.change_view, *again)
+    if result.failed:
+        raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{in_project(project)}")
+    if result.lost:
+        raise TargetNotMet(f"{len(result.lost)} facts were forgotten and cannot come back:\n{listed(result.lost)}")

@@ -1,0 +1,111 @@
+"""What all commands share: options, how a conversation begins and ends, lists of what went wrong."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memtune import ui
+from memtune.config import CONFIG_FILE, Config
+from memtune.errors import ConfigError, DataError, MemtuneError
+from memtune.events import Note
+from memtune.located import show
+
+if TYPE_CHECKING:
+    from memtune.teaching import FailedFact
+
+PROJECT_ENV = "MEMTUNE_PROJECT"
+DEBUG_ENV = "MEMTUNE_DEBUG"
+PROJECT = Path(".memtune")
+
+app = typer.Typer(
+    rich_markup_mode=None,  # what a user typed is never read as markup, and help is the same text everywhere
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  memtune ingest facts.jsonl && memtune tune && memtune probe 'What is part HT-4471?'",
+)
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", metavar="DIR", envvar=PROJECT_ENV, help="Project directory.", show_envvar=True)
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help=f"Settings file; {CONFIG_FILE} of this directory, if there is one."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as one JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help=f"Random seed. [default: {Config.seed}]")]
+
+
+@contextmanager
+def conversation(as_json: bool, quiet: bool) -> Iterator[ui.Ui]:
+    """Turns every way in which a command can end into its words and its exit code."""
+    shown = ui.Ui(as_json=as_json, quiet=quiet)
+    code = 0
+    try:
+        yield shown
+    except MemtuneError as error:
+        code = shown.error(str(error), error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        again = shlex.join(["memtune", *sys.argv[1:]])
+        code = shown.error("interrupted; the last finished state is kept", f"go on with: {again}", 130)
+    except BrokenPipeError:
+        code = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read stdout has gone: no more words
+    except Exception as error:  # a fault of memtune or of the machine, which the user cannot know
+        code = _unexpected(shown, error)
+    finally:
+        shown.close()
+    if code:
+        raise typer.Exit(code)
+
+
+def _unexpected(shown: ui.Ui, error: Exception) -> int:
+    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if os.environ.get(DEBUG_ENV) == "1":
+        return shown.error(f"{message}\n{traceback.format_exc()}".rstrip(), "", 1)
+    return shown.error(message, f"{DEBUG_ENV}=1 shows where it happened", 1)
+
+
+def settings_of(shown: ui.Ui, file: Path | None, **flags: Any) -> Config:
+    """Flags over the settings file over the defaults."""
+    path = file or Path(CONFIG_FILE)
+    if file and not path.is_file():
+        raise ConfigError(f"{path} is no file", hint="--config takes a YAML file of settings")
+    if path.is_file():
+        shown.on_event(Note(f"settings: {path}"))
+    return Config.load(path).with_flags(**flags)
+
+
+def check_stdin(path: str) -> None:
+    """A terminal would be waited for without a word."""
+    if path == "-" and sys.stdin is not None and sys.stdin.isatty():
+        raise DataError(
+            ["standard input is a terminal"], hint="name a file, or pipe one in: cat facts.jsonl | memtune ..."
+        )
+
+
+def in_project(project: Path) -> str:
+    """The option that names the project again, where it is needed."""
+    known = project == Path(os.environ.get(PROJECT_ENV) or PROJECT)
+    return "" if known else f" --project {shlex.quote(str(project))}"
+
+
+def failed_list(failed: Sequence[FailedFact], facts: int) -> str:
+    lines = (f"{fact.source}: {show(fact.question)}: {fact.reason}" for fact in failed)
+    return f"{len(failed):,} of {facts:,} facts were not learned:\n{listed(lines)}"
+
+
+def listed(lines: Iterable[str]) -> str:
+    """The first lines, and how many more there are."""
+    every = list(lines)
+    more = len(every) - ui.LIST_CAP
+    return "\n".join([*every[: ui.LIST_CAP], *([f"and {more:,} more"] if more > 0 else [])])

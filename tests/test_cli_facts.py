@@ -1,0 +1,121 @@
+"""Single facts from the command line: what is said, what it costs the others, and how mistakes end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import FACTS, write_facts
+from typer.testing import CliRunner
+
+from memtune.cli import app
+
+TRAM = FACTS[2]
+VALVE = FACTS[1]
+
+
+@pytest.fixture
+def memtune(done):
+    """Runs a command over the tuned project, in English words; gives the result."""
+
+    def run(*words):
+        return CliRunner().invoke(app, [*words, "--project", str(done)])
+
+    return run
+
+
+def found(result):
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_facts_are_listed_and_shown_without_a_model(memtune):
+    listed = memtune("facts", "list")
+    assert listed.exit_code == 0 and listed.stderr == ""
+    assert f"tram  {TRAM[1]} -> {TRAM[2]} (learned)" in listed.stdout.splitlines()
+    shown = memtune("facts", "show", "tram", "valve").stderr
+    for text in ("HT-4471", "What is the last stop of tram 12?", "facts.jsonl:3", "nats per answer token"):
+        assert text in shown
+    assert [fact["id"] for fact in found(memtune("facts", "list", "--json"))["facts"]] == [name for name, _, _ in FACTS]
+
+
+def test_the_facts_come_out_as_a_file_that_ingest_reads(memtune, tmp_path):
+    (tmp_path / "again.jsonl").write_text(memtune("facts", "export").stdout, encoding="utf-8")
+    preview = memtune("ingest", str(tmp_path / "again.jsonl"), "--dry-run")
+    assert preview.exit_code == 0 and "untouched  6" in preview.stderr
+
+
+def test_one_fact_through_its_whole_life(memtune, tmp_path):
+    before = found(memtune("audit", "--json"))
+    (tmp_path / "audit.json").write_text(json.dumps(before))
+    asked = ("--question", "Who runs the quay?")
+    added = memtune("facts", "add", "--id", "quay", *asked, "--answer", "Ann Brock.")
+    assert added.exit_code == 0 and "1 added (quay); 6 untouched" in added.stderr
+    assert "7 of 7 facts" in added.stderr and "1 of 1 new ones said exactly" in added.stderr
+    assert memtune("probe", asked[1]).stdout == "Ann Brock.\n"
+    changed = found(memtune("facts", "update", "--id", "quay", "--answer", "Ben Ode.", "--json"))
+    assert (changed["changed"], changed["untouched"], changed["met"]) == (["quay"], 6, True)
+    assert memtune("probe", asked[1]).stdout == "Ben Ode.\n"
+    forgotten = memtune("facts", "forget", "quay")
+    assert forgotten.exit_code == 0 and "1 removed (quay); 6 untouched" in forgotten.stderr
+    audit = memtune(
+        "audit", "--since", str(tmp_path / "audit.json"), "--absent", "Ben Ode.", "--absent", "runs the quay"
+    )
+    assert audit.exit_code == 0 and "6 facts the same, byte for byte" in audit.stderr
+    assert found(memtune("audit", "--json"))["root"] == before["root"]
+    log = memtune("facts", "log").stdout.splitlines()
+    assert [line.split("  ")[2].split(":")[0].split(" ")[0] for line in log] == ["ingest", "add", "update", "forget"]
+
+
+def test_a_file_of_facts_is_added_and_an_earlier_state_brought_back(memtune, tmp_path):
+    more = write_facts(tmp_path / "more.jsonl", [("ferry", "When does the last ferry leave?", "At 23:40")])
+    assert memtune("facts", "add", str(more)).exit_code == 0
+    assert "ferry" not in memtune("facts", "at", "1").stdout
+    back = memtune("facts", "rollback", "1")
+    assert back.exit_code == 0 and "1 removed (ferry)" in back.stderr
+    again = memtune("facts", "rollback", "2")
+    assert again.exit_code == 0 and "1 added (ferry)" in again.stderr
+    memtune("facts", "forget", "ferry")
+    lost = memtune("facts", "rollback", "2")
+    assert lost.exit_code == 3 and "1 facts were forgotten and cannot come back" in lost.stderr
+
+
+def test_a_dry_run_says_the_difference_and_does_nothing(memtune, done, tmp_path):
+    before = {path.name: path.read_bytes() for path in done.iterdir()}
+    other = write_facts(tmp_path / "other.jsonl", [("new", "What is new?", "This."), ("tram", TRAM[1], "Elsewhere.")])
+    said = memtune("ingest", str(other), "--dry-run")
+    assert said.exit_code == 0
+    for text in ("added  1: new", "changed  1: tram", "removed  5: lighthouse", "made anew"):
+        assert text in said.stderr
+    assert {path.name: path.read_bytes() for path in done.iterdir()} == before
+
+
+def test_a_conflict_names_both_and_says_how_to_decide(memtune):
+    result = memtune("facts", "add", "--question", TRAM[1], "--answer", "Elsewhere.", "--id", "other")
+    assert result.exit_code == 2
+    assert "'other'" in result.stderr and "'tram'" in result.stderr and "--replace" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["facts", "add"], "either FACTS, or --question and --answer"),
+        (["facts", "update", "--id", "tram"], "either FACTS, or --id with --question or --answer"),
+        (["facts", "update", "--id", "trma", "--answer", "x"], "no fact has the id 'trma'"),
+        (["facts", "forget", "trma"], "no fact has the id 'trma'"),
+        (["facts", "show", "trma"], "no fact has the id 'trma'"),
+        (["facts", "add", "--question", " ", "--answer", "x"], "question"),
+        (["facts", "at", "yesterday"], "'yesterday' is no time"),
+        (["audit", "--since", "nowhere.json"], "nowhere.json is no audit"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_said_with_what_comes_next(memtune, words, said):
+    result = memtune(*words)
+    assert result.exit_code == 2 and said in result.stderr and "hint: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_text_that_should_be_gone_ends_the_audit_with_3(memtune):
+    result = memtune("audit", "--absent", VALVE[2])
+    assert result.exit_code == 3 and f": {VALVE[2]}" in result.stderr
