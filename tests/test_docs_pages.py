@@ -1,4 +1,4 @@
-"""Every page on an integration is run as it stands: its commands, then its Python, from top to bottom."""
+"""Pages with commands are run as they stand: the commands, then the Python, from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from tiny import FACTS
 from typer.testing import CliRunner
 
 from memtune.cli import app
+from memtune.history import History
 from memtune.project import Project
+from memtune.store import load_facts
 
-PAGES = Path(__file__).parents[1] / "docs" / "integrations"
+PAGES = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 pytestmark = [
@@ -50,15 +52,22 @@ TRAM = next(answer for name, _, answer in FACTS if name == "tram")
 
 
 def test_transformers(run, load):  # which says where the bundle's code goes
-    assert run("transformers.md") == [TRAM]
+    assert run("integrations/transformers.md") == [TRAM]
 
 
 def test_data(run, done):
     pytest.importorskip("datasets")
-    run("data.md")
+    run("integrations/data.md")
     assert Project(done.parent / "parts").need("tune", "")["learned"] == 2
 
 
 def test_peft(run):
-    loaded, project, off, second, beside = run("peft.md")
+    loaded, project, off, second, beside = run("integrations/peft.md")
     assert [loaded, project, second, beside] == [TRAM] * 4 and off != TRAM
+
+
+def test_changing(run, done):
+    run("changing.md")
+    project = Project(done.parent / ".memtune")
+    assert [entry.command for entry in History(project).entries[1:]] == ["add", "update", "forget", "add", "rollback"]
+    assert len(load_facts(project)) == len(FACTS)
