@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
-from tiny import FACTS, AtLogits, chat_answers, save_kind
+from tiny import FACTS, AtLogits, save_kind
 
 from memtune.backbone import load_backbone
-from memtune.checkpoints import quiet_transformers
 from memtune.errors import ModelError
 from memtune.logits import LogitMemory, StoredAnswer, early_backbone
-from memtune.memory.bank import BankSizes
 from memtune.memory.states import StateReader
 
 TRAM, VALVE = FACTS[2], FACTS[1]
