@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import vllm
 from common import NEW_TOKENS, questions_of, timed, write_results
 
 from memtune.facts import read_asked
@@ -82,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     sets = {name: read_asked(getattr(args, name), command="vllm_server.py") for name in ("facts", "questions")}
     unrelated = questions_of(args.unrelated)
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"vllm": vllm.__version__}
     others: dict[bool, list[str]] = {}
     with ThreadPoolExecutor(args.at_once) as pool:
         for memory in (True, False):

@@ -33,9 +33,6 @@ TRAM, VALVE = FACTS[2], FACTS[1]
 UNKNOWN = "What is the capital of France?"
 CPU = torch.device("cpu")
 
-# vLLM and what it brings warn of things of their own when they are imported.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def config(model, **more):
     return SimpleNamespace(model_config=SimpleNamespace(model=str(model)), additional_config=more)
