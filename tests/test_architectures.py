@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import FACTS, save_kind
+from tiny import FACTS, AtLogits, chat_answers, save_kind
+from transformers import AutoTokenizer
 
 from memtune.backbone import load_backbone
 from memtune.config import Config
 from memtune.export import export
 from memtune.ingest import ingest
+from memtune.logits import LogitMemory
 from memtune.tune import tune
 
 HIDDEN, LAYERS, HEADS = 192, 4, 4
@@ -86,3 +88,12 @@ def test_it_learns_the_facts_and_stays_as_it_was(kind, entries, scale, cap, fact
     after = backbone.model.state_dict()
     assert all(tensor.equal(after[name]) for name, tensor in weights.items())  # a mixture's own router among them
     assert all(one.equal(other) for one, other in zip(before, logits(backbone), strict=True))
+    asked = [question for _, question, _ in FACTS]
+    memory = AtLogits(LogitMemory.load(bundle.directory))
+    answers = chat_answers(
+        AutoTokenizer.from_pretrained(config.model, padding_side="left"),
+        backbone.model,
+        *asked,
+        logits_processor=[memory],
+    )
+    assert answers == [answer for *_, answer in FACTS]

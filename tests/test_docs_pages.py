@@ -61,6 +61,11 @@ def test_data(run, done):
     assert Project(done.parent / "parts").need("tune", "")["learned"] == 2
 
 
+def test_vllm(run):
+    """As far as it goes without vLLM: ``tests/test_vllm.py`` starts the server."""
+    assert run("vllm.md") == [TRAM]
+
+
 def test_peft(run):
     loaded, project, off, second, beside = run("integrations/peft.md")
     assert [loaded, project, second, beside] == [TRAM] * 4 and off != TRAM

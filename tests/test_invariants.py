@@ -26,6 +26,7 @@ from memtune.tune import tune
 STORED = FACTS[0][1]
 UNKNOWN = "What is the capital of France?"
 EXAMPLES = Path(__file__).parents[1] / "examples"
+BENCHMARKS = EXAMPLES.parent / "benchmarks"
 MANY = [(f"unit-{i}", f"What is the code of unit {i}?", f"HT-{7 * i:03}") for i in range(40)]
 
 
@@ -325,6 +326,17 @@ LOADED = """
     assert "memtune" not in sys.modules
 """
 
+AT_LOGITS = """
+    import sys
+
+    benchmarks, project, bundle, questions = sys.argv[1:]
+    sys.path.insert(0, benchmarks)
+    import at_logits
+
+    sys.argv[1:] = ["--project", project, "--bundle", bundle, "--questions", questions]
+    at_logits.main()
+"""
+
 
 @pytest.mark.real
 @pytest.mark.slow
@@ -338,3 +350,7 @@ def test_the_real_checkpoint_learns_every_example_and_hands_it_on(smollm2, tmp_p
     assert report["fired"] - report["right"] <= 0.1 * report["asked"]
     said = run_python(LOADED, tmp_path / "bundle", facts[0]["question"])
     assert said.strip() == facts[0]["answer"]
+    asked = (BENCHMARKS, tmp_path / "project", tmp_path / "bundle", EXAMPLES / "paraphrases.jsonl")
+    at_logits = json.loads(run_python(AT_LOGITS, *asked))
+    assert at_logits["facts"]["exact_at_the_logits"] == len(facts)
+    assert at_logits["wordings"]["exact_in_one_alone"] == 0

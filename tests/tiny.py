@@ -70,14 +70,36 @@ def save_kind(directory: Path, kind: str, template: str | None = CHAT, **entries
     return str(directory)
 
 
-def chat_answers(tokenizer, model, *questions):
+def chat_answers(tokenizer, model, *questions, **options):
     """Greedy answers to questions asked together, each alone in its chat, by nothing but transformers."""
     chats = [[{"role": "user", "content": question}] for question in questions]
     inputs = tokenizer.apply_chat_template(
         chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
     )
-    out = model.generate(**inputs, do_sample=False, max_new_tokens=60)
+    out = model.generate(**inputs, **{"do_sample": False, "max_new_tokens": 60} | options)
     return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+class AtLogits:
+    """A ``LogitMemory`` as ``generate()`` takes it. ``untouched``: rows of which it never changed a bit."""
+
+    def __init__(self, memory):
+        self.memory, self.answers, self.untouched = memory, None, set()
+
+    def __call__(self, ids, scores):
+        rows = [row.tolist() for row in ids]
+        if self.answers is None:
+            self.starts = [next(i for i, token in enumerate(row) if token != PAD) for row in rows]
+            self.answers = [self.memory.answer_to(row[at:]) for row, at in zip(rows, self.starts, strict=True)]
+            self.untouched = set(range(len(rows)))
+        lengths = [len(row) - at for row, at in zip(rows, self.starts, strict=True)]
+        said = {row: a.expert(n) for row, (a, n) in enumerate(zip(self.answers, lengths, strict=True)) if a}
+        said = {row: expert for row, expert in said.items() if expert is not None}
+        written = scores.clone()
+        if said:
+            self.memory.write(written, list(said), list(said.values()))
+        self.untouched -= {row for row in self.untouched if not written[row].equal(scores[row])}
+        return written
 
 
 def lighten(setattr):

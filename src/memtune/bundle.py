@@ -15,9 +15,10 @@ from memtune.backbone import Backbone
 from memtune.errors import ModelError
 from memtune.memory.module import Memory
 
-__all__ = ["write_bundle"]
+__all__ = ["MEMORY_FILE", "PREFIX", "write_bundle"]
 
 MEMORY_FILE = "memory.safetensors"
+PREFIX = "memory."  # of the memory's tensors: the bundle's class keeps it under this name
 INDEX_FILE = "model.safetensors.index.json"
 # `transformers serve` asks for the second first, and then takes the backbone's class by its name, without the memory.
 AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
@@ -34,7 +35,7 @@ def write_bundle(out: Path, backbone: Backbone, memory: Memory, link: bool = Fal
     else:
         backbone.model.save_pretrained(out, save_original_format=False)  # of renamed weights only its own class knows
     backbone.prompts.tokenizer.save_pretrained(out)
-    tensors = {f"memory.{name}": t.detach().cpu().contiguous() for name, t in memory.state_dict().items()}
+    tensors = {f"{PREFIX}{name}": t.detach().cpu().contiguous() for name, t in memory.state_dict().items()}
     save_file(tensors, out / MEMORY_FILE, metadata={"format": "pt"})
     _index(out, list(tensors))
     config = json.loads((out / "config.json").read_text())

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -63,12 +62,8 @@ def load_memory(project: Project) -> Memory:
     Its tensors stand in the files: what is not asked for is not read into memory, and what is written to is copied.
     """
     config = MemoryConfig.from_dict(project.need("memory", "memtune ingest FACTS"))
-    with torch.device("meta"):
-        memory = Memory(config)
     bank = {f"{BANK}{name}": tensor for name, tensor in load_file(project.path("bank")).items()}
-    memory.load_state_dict(load_file(project.path("router")) | bank, assign=True)
-    memory.requires_grad_(False)
-    return memory
+    return Memory.of(config, load_file(project.path("router")) | bank)
 
 
 def check_backbone(project: Project, backbone: Backbone) -> None:

@@ -12,7 +12,7 @@ import torch
 from tiny import FACTS, PAD
 from transformers import DynamicCache
 
-from memtune.memory import module
+from memtune.memory import routes as routing
 from memtune.memory.module import Attachment, Memory, MemoryConfig
 
 pytestmark = pytest.mark.usefixtures("attachment")
@@ -229,7 +229,7 @@ def test_a_decision_is_made_once_and_kept(monkeypatch, backbone, memory, attachm
 
 
 def test_decisions_are_forgotten_before_they_fill_the_machine(monkeypatch, backbone, attachment):
-    monkeypatch.setattr(module, "ROUTES_KEPT", 3)
+    monkeypatch.setattr(routing, "ROUTES_KEPT", 3)
     questions = [backbone.prompts.question(question) for question, _ in ASKED.values()]
     routes = [attachment.route([question])[0] for question in questions]
     assert [route.fact for route in routes] == [route.fact for route in attachment.route(questions)]

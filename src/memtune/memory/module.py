@@ -18,13 +18,13 @@ from .attention import BETA, SLOPE, expert_attention
 from .bank import Bank, BankSizes, Projections
 from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
+from .routes import Routes
 from .states import StateReader
 from .turns import Turn, TurnFormat
 
 __all__ = ["Attachment", "Memory", "MemoryConfig"]
 
 Ids = tuple[int, ...]
-ROUTES_KEPT = 4096
 _IDS = "_memtune_ids"  # the ids that a cache has seen ride on the cache itself
 _NO_TOKEN = -1  # padding on the left: no template run can match it
 
@@ -63,6 +63,14 @@ class Memory(nn.Module):
         self.router = Router(config.router)
         self.bank = Bank(config.bank)
         self.projections = Projections(config.bank.hidden, config.bank.d_key, config.bank.d_value)
+
+    @classmethod
+    def of(cls, config: MemoryConfig, tensors: dict[str, Tensor]) -> Memory:
+        """The memory that ``tensors`` are, by name. They are taken as they stand, not copied."""
+        with torch.device("meta"):
+            memory = cls(config)
+        memory.load_state_dict(tensors, assign=True)
+        return memory.requires_grad_(False)
 
     def fires(self, route: Route) -> bool:
         return route.fired and bool(self.bank.accepted[route.fact])
@@ -109,7 +117,7 @@ class Attachment:
         self.memory = memory
         self.enabled = True
         self._states = StateReader(model, memory.config.format.prefix, memory.config.taps)
-        self._routes: dict[Ids, Route] = {}
+        self._routes = Routes(memory.router, self.read)
         self._writes: list[_Write] = []
         self._chunk: tuple[int, Any] = (0, 0)  # positions in this chunk, the caller's logits_to_keep
         self._seen: _Seen | None = None
@@ -125,21 +133,8 @@ class Attachment:
             hook.remove()
 
     def route(self, questions: list[Ids]) -> list[Route]:
-        """The routes of user turns, each asked alone. Decisions are kept: a decode step looks its question up.
-
-        A turn is routed as a whole and by its last sentences, each read alone; the surest of them decides.
-        """
-        new = [q for q in dict.fromkeys(questions) if q not in self._routes]
-        if len(self._routes) + len(new) > ROUTES_KEPT:
-            self._routes.clear()
-            new = list(dict.fromkeys(questions))
-        if new:
-            parts = [self.memory.router.parts(question) for question in new]
-            flat = list(dict.fromkeys(part for part_of in parts for part in part_of))
-            found = dict(zip(flat, self.memory.router.route(flat, self.read(flat)), strict=True))
-            for question, part_of in zip(new, parts, strict=True):
-                self._routes[question] = max((found[part] for part in part_of), key=lambda route: route.score)
-        return [self._routes[q] for q in questions]
+        """The routes of user turns, each asked alone."""
+        return self._routes.of(questions)
 
     def read(self, questions: list[Ids]) -> list[Tensor]:
         """The early states of each question, read alone: float32 (taps, tokens, hidden)."""

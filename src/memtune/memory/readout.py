@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Readout"]
+__all__ = ["Readout", "capped", "uncapped"]
 
 FAR = 1e4  # logits, where a cap shows itself: no model has one that large
 FIT = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}  # of the largest logit, rounding included
@@ -40,7 +40,7 @@ class Readout:
         far, said_far = _asked(model, ids, FAR / float(near.abs().max().clamp_min(1e-6)))
         cap = float(said_far.abs().max())
         straight = _ratio(near, said_near)
-        for readout in (cls(head, straight), cls(head, _ratio(near, _uncapped(said_near, cap)), cap)):
+        for readout in (cls(head, straight), cls(head, _ratio(near, uncapped(said_near, cap)), cap)):
             if readout._says(near, said_near) and readout._says(far, said_far):
                 return readout._rounded()
         return None
@@ -55,7 +55,7 @@ class Readout:
         return said if self.scale == 1.0 else said * self.scale
 
     def capped(self, scaled: Tensor) -> Tensor:
-        return scaled if self.cap is None else self.cap * torch.tanh(scaled / self.cap)
+        return capped(scaled, self.cap)
 
     def slope(self, scaled: Tensor) -> Tensor:
         """How much of a small step gets through the cap: 1 far below it, 0 at it."""
@@ -72,6 +72,18 @@ class Readout:
     def _rounded(self) -> Readout:
         """A scale of 1 exactly, where it is that but for rounding: then nothing is multiplied."""
         return Readout(self.head, 1.0, self.cap) if abs(self.scale - 1) < 1e-4 else self
+
+
+def capped(scaled: Tensor, cap: float | None) -> Tensor:
+    return scaled if cap is None else cap * torch.tanh(scaled / cap)
+
+
+def uncapped(logits: Tensor, cap: float | None) -> Tensor:
+    """What ``capped`` made these logits of; of one at the cap itself, where that cannot be told, a large one."""
+    if cap is None:
+        return logits
+    inside = (logits.double() / cap).clamp(-1 + 1e-9, 1 - 1e-9)
+    return cap * torch.atanh(inside)
 
 
 def _asked(model: Any, ids: Tensor, longer: float) -> tuple[Tensor, Tensor]:
@@ -93,8 +105,3 @@ def _ratio(raw: Tensor, said: Tensor) -> float:
     """The factor by which ``said`` is nearest to ``raw``."""
     raw, said = raw.double(), said.double()
     return float((raw * said).sum() / (raw * raw).sum().clamp_min(1e-12))
-
-
-def _uncapped(said: Tensor, cap: float) -> Tensor:
-    inside = (said.double() / cap).clamp(-1 + 1e-9, 1 - 1e-9)
-    return cap * torch.atanh(inside)
