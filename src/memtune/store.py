@@ -16,6 +16,7 @@ from memtune.errors import ProjectError
 from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
 from memtune.memory.module import Memory, MemoryConfig
+from memtune.memory.sound import check_tensors
 from memtune.project import Project
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "memory_record",
     "save_bank",
     "save_memory",
+    "sized_memory",
 ]
 
 
@@ -62,13 +64,26 @@ def load_memory(project: Project) -> Memory:
 
     Its tensors stand in the files: what is not asked for is not read into memory, and what is written to is copied.
     """
-    config = MemoryConfig.from_dict(project.need("memory", "memtune ingest FACTS"))
+    paths = {kind: project.path(kind) for kind in ("router", "bank")}
+    try:
+        memory = sized_memory(project.need("memory", "memtune ingest FACTS"))
+        bank = {f"{BANK}{name}": tensor for name, tensor in load_file(paths["bank"]).items()}
+        tensors = load_file(paths["router"]) | bank
+        check_tensors(memory.state_dict(), tensors)
+        memory.load_state_dict(tensors, assign=True)
+        memory.check()
+    except (ValueError, SafetensorError) as error:
+        raise ProjectError(
+            f"{project.root} holds no sound memory ({', '.join(path.name for path in paths.values())}): {error}",
+            hint="restore it from a backup, or run: memtune ingest FACTS",
+        ) from error
+    return memory.requires_grad_(False)
+
+
+def sized_memory(entries: Any) -> Memory:
+    """A memory of these sizes whose tensors take no room until others are put in. Raises ValueError."""
     with torch.device("meta"):
-        memory = Memory(config)
-    bank = {f"{BANK}{name}": tensor for name, tensor in load_file(project.path("bank")).items()}
-    memory.load_state_dict(load_file(project.path("router")) | bank, assign=True)
-    memory.requires_grad_(False)
-    return memory
+        return Memory(MemoryConfig.from_dict(entries))
 
 
 def check_backbone(project: Project, backbone: Backbone) -> None:

@@ -18,6 +18,7 @@ from .attention import BETA, SLOPE, expert_attention
 from .bank import Bank, BankSizes, Projections
 from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
+from .sound import WIDEST, check_numbers, numbers_of, parts_of, sizes_of
 from .states import StateReader
 from .turns import Turn, TurnFormat
 
@@ -43,15 +44,14 @@ class MemoryConfig:
         return {"bank": asdict(self.bank), "router": asdict(self.router), "format": turn, "taps": list(self.taps)}
 
     @classmethod
-    def from_dict(cls, entries: dict[str, Any]) -> MemoryConfig:
-        turn = entries["format"]
-        runs = {name: tuple(turn[name]) for name in ("prefix", "opening", "closing")}
-        return cls(
-            BankSizes(**entries["bank"]),
-            RouterSizes(**entries["router"]),
-            TurnFormat(**runs, newlines=frozenset(turn["newlines"])),
-            tuple(entries["taps"]),
-        )
+    def from_dict(cls, entries: Any) -> MemoryConfig:
+        """Raises ValueError for anything but what ``to_dict`` could have made."""
+        bank, router, turn, taps = parts_of("memory", entries, ("bank", "router", "format", "taps"))
+        sizes = sizes_of(RouterSizes, router)
+        runs = parts_of("format", turn, ("prefix", "opening", "closing", "newlines"))
+        prefix, opening, closing, newlines = (numbers_of("format", run, 0, sizes.vocabulary - 1) for run in runs)
+        turns = TurnFormat(prefix, opening, closing, frozenset(newlines))
+        return cls(sizes_of(BankSizes, bank), sizes, turns, numbers_of("taps", taps, 1, WIDEST))
 
 
 class Memory(nn.Module):
@@ -63,6 +63,13 @@ class Memory(nn.Module):
         self.router = Router(config.router)
         self.bank = Bank(config.bank)
         self.projections = Projections(config.bank.hidden, config.bank.d_key, config.bank.d_value)
+        self._sound = False
+
+    def check(self) -> None:
+        """Raises ValueError, if it was not asked before, where a tensor points outside another one."""
+        if not self._sound:
+            check_numbers(self.state_dict())
+            self._sound = True
 
     def fires(self, route: Route) -> bool:
         return route.fired and bool(self.bank.accepted[route.fact])
@@ -127,8 +134,10 @@ class Attachment:
     def route(self, questions: list[Ids]) -> list[Route]:
         """The routes of user turns, each asked alone. Decisions are kept: a decode step looks its question up.
 
-        A turn is routed as a whole and by its last sentences, each read alone; the surest of them decides.
+        A turn is routed as a whole and by its last sentences, each read alone; the surest of them decides. Raises
+        ValueError for a memory that is not sound.
         """
+        self.memory.check()
         new = [q for q in dict.fromkeys(questions) if q not in self._routes]
         if len(self._routes) + len(new) > ROUTES_KEPT:
             self._routes.clear()
