@@ -51,6 +51,8 @@ class MemoryConfig:
         runs = parts_of("format", turn, ("prefix", "opening", "closing", "newlines"))
         prefix, opening, closing, newlines = (numbers_of("format", run, 0, sizes.vocabulary - 1) for run in runs)
         turns = TurnFormat(prefix, opening, closing, frozenset(newlines))
+        if not taps:
+            raise ValueError("the memory reads no layer")
         return cls(sizes_of(BankSizes, bank), sizes, turns, numbers_of("taps", taps, 1, WIDEST))
 
 
