@@ -1,6 +1,7 @@
 # make demo    teach the example facts to a small model and say what was proved
 # make test    linter, types and tests
 # make check   linter and types alone
+# make audit   bandit over the sources, and known holes of the packages in the lock file (needs the network)
 # make docs    write the help pages of docs/commands.md anew
 # make clean   remove everything that these commands made
 # Each of them makes the virtual environment .venv first, where it is missing or older than the lock file.
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check audit docs clean
 
 demo: $(INSTALLED)
 	rm -rf build/demo
@@ -24,6 +25,15 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r src kernels/torch-ext
+
+# pip-audit has a Python of its own: what it needs is nothing that memtune is tested with. --strict, or it would call a
+# package clean that the service does not know.
+audit: $(INSTALLED)
+	$(BIN)/bandit -q -c pyproject.toml -r src kernels/torch-ext
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock.txt
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py

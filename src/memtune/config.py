@@ -68,7 +68,7 @@ class Config:
         if not path.is_file():
             return cls()
         try:
-            entries = yaml.load(path.read_text(encoding="utf-8"), _PlainEntries)
+            entries = _PlainEntries(path.read_text(encoding="utf-8")).get_single_data()
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
