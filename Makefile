@@ -2,6 +2,7 @@
 # make test    linter, types and tests
 # make vllm    the tests of the vLLM plugin, with a vLLM for CPUs in an environment of its own, .venv-vllm
 # make check   linter and types alone
+# make audit   bandit over the sources, and known holes of the packages in the lock file (needs the network)
 # make docs    write the help pages of docs/commands.md anew
 # make clean   remove everything that these commands made
 # Each of them makes the virtual environment .venv first, where it is missing or older than the lock file.
@@ -14,7 +15,7 @@ INSTALL := -m pip install --disable-pip-version-check --quiet
 PIP := $(BIN)/python $(INSTALL)
 VLLM := .venv-vllm
 
-.PHONY: demo test vllm check docs clean
+.PHONY: demo test vllm check audit docs clean
 
 demo: $(INSTALLED)
 	rm -rf build/demo
@@ -31,6 +32,15 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r src kernels/torch-ext
+
+# pip-audit has a Python of its own: what it needs is nothing that memtune is tested with. --strict, or it would call a
+# package clean that the service does not know.
+audit: $(INSTALLED)
+	$(BIN)/bandit -q -c pyproject.toml -r src kernels/torch-ext
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock.txt
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -269,6 +270,41 @@ def test_2_a_usage_error_looks_like_every_other(
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and "--help\n" in err and "\x1b" not in err
     assert set(json.loads(out)) == {"error", "hint", "exit_code"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_2_a_path_that_the_machine_refuses_is_named(command: str, calls: Verbs) -> None:
+    calls["results"][command] = OSError(errno.ENAMETOOLONG, "File name too long", f"x{HOSTILE}")
+    result = run(*USE[command])
+    assert (result.exit_code, "Traceback" in result.stderr) == (2, False)
+    assert f"error: x{SHOWN}: File name too long\nhint:  name a path that can be read and written\n" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_1_a_full_disk_is_nobodys_mistake(command: str, calls: Verbs) -> None:
+    calls["results"][command] = OSError(errno.ENOSPC, "No space left on device", "x")
+    assert run(*USE[command]).exit_code == 1
+
+
+def test_2_names_of_300_letters_are_refused_everywhere(
+    monkeypatch: pytest.MonkeyPatch, tuned: Path, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    long, project = "x" * 300, ["--project", str(tuned)]
+    uses = [["ingest", long], ["tune", "--project", long], ["probe", "--file", long], ["export", long, *project]]
+    uses += [["eval", "--out", long, *project], ["eval", "--near-miss", long, *project], ["tune", "--config", long]]
+    for use in uses:
+        result = run(*use)
+        assert result.exit_code == 2, use
+        assert "File name too long" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_2_a_question_of_bytes_that_are_no_text_is_refused(calls: Verbs) -> None:
+    result = run("probe", "caf\udce9 \x1b[31m")
+    assert result.exit_code == 2 and "probe" not in calls
+    assert "error: the question holds U+DCE9, which is no text: 'caf\\udce9 \\x1b[31m'\n" in result.stderr
 
 
 @pytest.mark.parametrize("args", [[], ["q?", "--file", "f.jsonl"]])

@@ -88,3 +88,40 @@ def test_a_value_out_of_range_is_named_with_what_is_possible(name: str, value: o
 @pytest.mark.parametrize("text", ["seed: 1.7", "seed: .inf", "model: [a]", "until_loss: {a: 1}"])
 def test_a_value_of_another_kind_is_not_bent(tmp_path: Path, text: str) -> None:
     assert "expected " in str(refused(tmp_path, text))
+
+
+LAUGHS = "- &a0 [x]\n" + "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LAUGHS, "aliases and tags are not read"),
+        ("seed: &s 1\nmodel: *s", "aliases and tags are not read"),
+        ("seed: !!python/object/apply:os.system [id]", "aliases and tags are not read"),
+        ("model: !!timestamp x", "aliases and tags are not read"),
+        ("[" * 5000, "maximum recursion depth exceeded"),
+        ("seed: 2020-99-99", "month must be in 1..12"),
+        (f"seed: {'9' * 5000}", "Exceeds the limit"),
+        ('"\\e[31m": 1', "unknown key '\\x1b[31m'"),
+        (f"{'k' * 900}: 1", "unknown key 'kkkk"),
+    ],
+)
+def test_hostile_settings_are_refused_in_a_line(tmp_path: Path, text: str, reason: str) -> None:
+    message = str(refused(tmp_path, text))
+    assert reason in message and message.isprintable() and len(message) < 400
+
+
+def test_settings_that_cannot_be_opened_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert str(refused_as_it_is(tmp_path)) == f"{tmp_path / CONFIG_FILE}: Permission denied"
+
+
+def refused_as_it_is(folder: Path) -> ConfigError:
+    (folder / CONFIG_FILE).touch()
+    with pytest.raises(ConfigError) as caught:
+        Config.load(folder / CONFIG_FILE)
+    return caught.value

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
+import yaml
 from tiny import FACTS
 
 from memtune import bundle as bundling
@@ -211,3 +213,23 @@ def test_another_model_is_refused(tuned, base_backbone, tmp_path):
     with pytest.raises(ProjectError, match="not the model"):
         export(tuned, tmp_path / "bundle", backbone=base_backbone)
     assert files(tmp_path) == [] and Project(tuned).exists
+
+
+@pytest.mark.parametrize("out", ["..", "new/..", "."])
+def test_a_place_that_is_no_new_directory_is_refused(tuned, backbone, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProjectError, match="names no new directory"):
+        export(tuned, Path(out), backbone=backbone)
+    assert files(tmp_path) == []
+
+
+def test_the_card_holds_names_as_text_on_one_line(done, backbone, tmp_path):
+    """Whoever made the project named the model."""
+    state = json.loads((done / "project.json").read_text())
+    state["ingest"]["model"] = "x\nlicense: mit\x1b[31m \u202e"
+    (done / "project.json").write_text(json.dumps(state))
+    export(done, tmp_path / 'a "quoted" name', format="adapter", backbone=backbone)
+    card = (tmp_path / 'a "quoted" name' / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "x\\nlicense: mit\\x1b[31m \\u202e"
+    assert 'from_pretrained(base, "a \\"quoted\\" name")' in card
+    assert card.replace("\n", "").isprintable()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,6 @@ import pytest
 import yaml
 
 from memtune.errors import DataError
-from memtune.facts import PackedFacts, read_facts, read_questions
 from memtune.located import LineError, Row
 from memtune.readers import read_rows
 
@@ -241,34 +239,12 @@ def test_a_file_that_holds_nothing_or_cannot_be_opened_is_named(tmp_path: Path) 
         read_rows("a\0b")
 
 
-CHAT = '[{"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann"}], "rephrase": "x"}]'
-SCRAPS = [bytes([byte]) for byte in b'[]{}",:;|-&*!?#\\ \t\r\n\0\xff']
-SCRAPS += [b"\xef\xbb\xbf", b"\\ud800", b'"\\U00110000"', "\u202e".encode(), b"[" * 2000]
-SCRAPS += [b"<<: *a", b"&a ", b"--- ", b"%TAG ! x", b"null", b"NaN", b"1e999", b'""', b"? ", b"|\n", b'"id": [],']
+def test_a_fault_holds_no_frames(tmp_path: Path) -> None:
+    """All faults are kept: with the frames of their making, a large file that is no JSON would fill the memory."""
+    for fault in document(tmp_path, "f.jsonl", "x\n" * 3).faults:
+        assert fault.__traceback__ is None and fault.__cause__ is None and fault.__context__ is None
 
 
-def mutated(rng: random.Random, content: bytes) -> bytes:
-    for _ in range(rng.randint(1, 4)):
-        at, scrap = rng.randrange(len(content) + 1), rng.choice(SCRAPS)
-        end = min(len(content), at + rng.choice([0, 0, 1, 1, 9, 99]))
-        content = content[:at] + rng.choice([b"", scrap, scrap, content[at:end] * 2]) + content[end:]
-    return content
-
-
-def test_any_bytes_give_facts_or_printable_problems(tmp_path: Path) -> None:
-    rng = random.Random(0)
-    outcomes = {True: 0, False: 0}
-    for _ in range(4000):
-        name, content, _lines = rng.choice([*FORMATS, ("chat.json", CHAT, [])])
-        path = tmp_path / rng.choice([name, name, "unknown"])
-        path.write_bytes(mutated(rng, content.encode()))
-        try:
-            found = read_facts(path) if rng.random() < 0.5 else read_questions(path)
-        except DataError as error:
-            assert error.problems and all(problem.isprintable() for problem in error.problems), path.read_bytes()
-            outcomes[False] += 1
-            continue
-        outcomes[True] += 1
-        facts = [item for item in found if not isinstance(item, str)]
-        assert found and list(PackedFacts.pack(facts)) == list(facts)
-    assert min(outcomes.values()) > 500
+def test_a_name_that_no_file_can_have_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        read_rows(tmp_path / ("x" * 300))

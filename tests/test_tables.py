@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 
 import pytest
 
@@ -94,6 +95,40 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     assert "memtune[datasets]" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["facts.jsonl", "data/facts.jsonl", "-", "facts", "/abs/facts", "a/b/c"])
+@pytest.mark.parametrize("name", ["facts.jsonl", "data/facts.jsonl", "-", "facts", "/abs/facts", "a/b/c", "a" * 5000])
 def test_what_is_no_table_is_read_as_a_file(name):
     assert not is_table(name)
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"\xff", r"lone surrogate U\+DCFF"),
+        (float("nan"), "answer is NaN, not text"),
+        (True, "answer is true, not text"),
+        ([datetime(2026, 1, 1)], "answer is a list, not text"),
+    ],
+)
+def test_what_no_text_file_could_say_is_refused(tmp_path, answer, problem):
+    datasets.Dataset.from_list([{"question": "q", "answer": answer}]).to_parquet(tmp_path / "n.parquet")
+    with pytest.raises(DataError, match=problem):
+        read_facts(tmp_path / "n.parquet")
+
+
+def test_bytes_that_are_text_are_read_as_text_and_numbers_in_a_list_are_spelt(tmp_path):
+    row = {"question": b"q", "answer": "Zoë".encode(), "paraphrases": [7, 8]}
+    datasets.Dataset.from_list([row]).to_parquet(tmp_path / "n.parquet")
+    assert said(read_facts(tmp_path / "n.parquet")) == [("q", "Zoë", ("7", "8"))]
+
+
+def test_a_table_that_is_damaged_further_down_says_so_and_nothing_else_does(table, tmp_path, capfd):
+    path = tmp_path / "n.parquet"
+    table.to_parquet(path)
+    data = bytearray(path.read_bytes())
+    data[4:40] = b"\x1b" * 36  # the head of the first page
+    path.write_bytes(data)
+    capfd.readouterr()
+    with pytest.raises(DataError, match=r"n\.parquet:1: cannot be read from here on: ") as caught:
+        read_facts(path)
+    assert str(caught.value).isprintable()
+    assert capfd.readouterr() == ("", "")

@@ -132,7 +132,7 @@ def _load(location: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=chosen["dtype"])
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=chosen["dtype"], use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(location)
     model.eval().requires_grad_(False)
     return model.to(chosen["device"]), tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from memtune.errors import ConfigError
+from memtune.located import show
 
 __all__ = ["CONFIG_FILE", "Config"]
 
@@ -56,7 +58,7 @@ class Config:
             if name not in kinds:
                 close = difflib.get_close_matches(name, kinds, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(kinds)}"
-                raise ConfigError(f"{source}: unknown key {key!r}", hint=hint)
+                raise ConfigError(f"{source}: unknown key {show(key)}", hint=hint)
             values[name] = _coerced(name, value, kinds[name], source)
         return cls(**values)
 
@@ -66,13 +68,16 @@ class Config:
         if not path.is_file():
             return cls()
         try:
-            entries = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {str(error).splitlines()[0]}", hint="write one `key: value` a line") from error
+            entries = _PlainEntries(path.read_text(encoding="utf-8")).get_single_data()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise ConfigError(f"{path}: {reason}", hint="write one `key: value` a line") from error
         if entries is None:
             return cls()
         if not isinstance(entries, dict):
-            raise ConfigError(f"{path}: expected `key: value` lines, found {entries!r:.60}")
+            raise ConfigError(f"{path}: expected `key: value` lines, found {show(entries)}")
         return cls.from_mapping(entries, str(path))
 
     def with_flags(self, **flags: Any) -> Config:
@@ -80,30 +85,40 @@ class Config:
         return replace(self, **{name: value for name, value in flags.items() if value is not None})
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; this loader refuses them."""
+class _PlainEntries(yaml.SafeLoader):
+    """Keys and values as they stand there. PyYAML keeps the last of two equal keys in silence, and a few aliases of
+    aliases can stand for more than any memory holds: both are refused, and so are tags, which no setting needs.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise yaml.constructor.ConstructorError(None, None, "aliases and tags are not read", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        for key, count in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
+            if count > 1:
+                problem = f"the key {show(key)} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _coerced(name: str, value: Any, kind: type, source: str) -> Any:
     """YAML reads 1e-4 as text and no as a boolean: numbers are read from text, booleans are never taken for text."""
     if isinstance(value, bool) or value is None:
-        raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}", hint="put the value in quotes")
+        raise ConfigError(
+            f"{source}: {name} is {show(value)}, expected {kind.__name__}", hint="put the value in quotes"
+        )
     try:
         found = kind(value) if isinstance(value, (str, int, float)) else None
     except (ValueError, OverflowError):
         found = None
     if found is None or (kind is int and found != float(value)):
-        raise ConfigError(f"{source}: {name} is {value!r}, expected {kind.__name__}")
+        raise ConfigError(f"{source}: {name} is {show(value)}, expected {kind.__name__}")
     return found
 
 
 def _check(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
-        raise ConfigError(f"{name} is {value!r}", hint=f"{name} takes {expected}")
+        raise ConfigError(f"{name} is {show(value)}", hint=f"{name} takes {expected}")

@@ -24,6 +24,7 @@ from memtune.exported import note_export
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import check_backbone, load_facts, load_memory
+from memtune.visible import visible
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
@@ -106,6 +107,8 @@ def export(
 
 def _check_place(out: Path, replace: bool) -> None:
     """A new directory, an empty one, or an earlier export that may be replaced."""
+    if out.name in ("", ".."):
+        raise ProjectError(f"{out} names no new directory", hint="name one, such as my-model")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not replace:
@@ -177,7 +180,10 @@ def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memor
 def _card(out: Path, name: str, format: str, project: Project, asked: dict[str, int]) -> None:
     template = files("memtune").joinpath("hub", f"{format}.md.in").read_text(encoding="utf-8")
     ingested, tuned = project.need("ingest", "memtune ingest FACTS"), project.need("tune", "memtune tune")
-    figures = ingested | tuned | asked | {"name": name, "version": __version__}
+    # Both are quoted where they stand in YAML or Python: whatever they hold, they are one text on one line.
+    title = visible(str(ingested["model"]))
+    names = {"name": json.dumps(visible(name), ensure_ascii=False), "base": json.dumps(title, ensure_ascii=False)}
+    figures = ingested | tuned | asked | names | {"model": title, "version": __version__}
     (out / "README.md").write_text(template.format(**figures), encoding="utf-8")
 
 
@@ -194,7 +200,7 @@ def _ask_in_fresh_process(directory: Path, questions: list[tuple[str, int]], bac
     if backbone is not None:
         base = [backbone.checkpoint.location, str(backbone.head.weight.dtype).removeprefix("torch.")]
     with tempfile.TemporaryDirectory() as modules:
-        run = subprocess.run(
+        run = subprocess.run(  # nosec B603  # our own script by our own Python; no shell reads the names
             [sys.executable, *([] if base else ["-I"]), script, str(directory), *base],
             input=json.dumps(questions),
             capture_output=True,

@@ -160,8 +160,7 @@ def _built(facts: PackedFacts, backbone: Backbone, config: Config, on_event: OnE
     router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
     bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
     turns = backbone.prompts.format
-    with torch.device("meta"):  # all of it is replaced
-        memory = Memory(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))
+    memory = Memory.sized(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))  # all of it is replaced
     memory.router, memory.bank = router, bank
     memory.projections = _projections(backbone, bank, config.seed)
     return memory, report

@@ -159,7 +159,7 @@ def jsonl_rows(text: str) -> Items:
         try:
             yield Row(number, decoder.checked(line, number))
         except LineError as fault:
-            yield fault
+            yield LineError(fault.line, fault.problem)  # what was caught holds its frames, and all faults are kept
         yield from decoder.faults(number)
 
 

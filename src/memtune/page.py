@@ -11,6 +11,7 @@ from typing import Any
 
 from memtune.measures import wilson
 from memtune.plots import Marker, Series, Share, histograms, shares
+from memtune.visible import visible
 
 __all__ = ["render"]
 
@@ -30,13 +31,13 @@ def render(record: Record) -> str:
     page = Template(files("memtune").joinpath("page.html").read_text(encoding="utf-8"))
     title = f"memtune eval: {record['project']}"
     body = "\n".join(part for section in _SECTIONS for part in section(record))
-    return page.substitute(title=escape(title), body=body)
+    return page.substitute(title=_shown(title), body=body)
 
 
 def _head(record: Record) -> Iterator[str]:
-    yield f"<h1>memtune eval: {escape(record['project'])}</h1>"
+    yield f"<h1>memtune eval: {_shown(record['project'])}</h1>"
     learned = f"{record['learned']:,} of {record['facts']:,} facts learned"
-    yield f"<p>{escape(record['model'])}, {learned}, threshold {record['threshold']:.2f}, seed {record['seed']}</p>"
+    yield f"<p>{_shown(record['model'])}, {learned}, threshold {record['threshold']:.2f}, seed {record['seed']}</p>"
 
 
 def _verdicts(record: Record) -> Iterator[str]:
@@ -79,7 +80,7 @@ def _measures(record: Record) -> Iterator[str]:
             head = ("measure", "wordings", "as wanted", "share (95 % interval)", "generated")
             yield _table(head, rows, numbers=(2, 3, 4))
     if record["notes"]:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
+        notes = "".join(f"<li>{_shown(note)}</li>" for note in record["notes"])
         yield f'<h3>Left out</h3><ul class="soft">{notes}</ul>'
 
 
@@ -145,7 +146,7 @@ def _failures(record: Record) -> Iterator[str]:
     for measure in failed:
         wanted = "expected" if measure["wanted"] == "exact" else "backbone"
         rows = [_failure(failure) for failure in measure["failures"]]
-        yield f"<details open><summary>{escape(measure['name'])} ({escape(measure['source'])}): {len(rows):,}</summary>"
+        yield f"<details open><summary>{_shown(measure['name'])} ({_shown(measure['source'])}): {len(rows):,}</summary>"
         yield _table(("question", wanted, "said", "fired", "score", "why"), rows, numbers=(4,))
         yield "</details>"
 
@@ -170,6 +171,11 @@ def _foot(record: Record) -> Iterator[str]:
 _SECTIONS = (_head, _verdicts, _measures, _by_distance, _scores, _losses, _failures, _foot)
 
 
+def _shown(text: str) -> str:
+    """As text of the page: no markup, and nothing that turns the line around or does not show."""
+    return escape(visible(text, keep="\n\t"))
+
+
 def _share(row: Record, name: str) -> str:
     return f"{row[name]:.1%} ({row['low']:.1%} to {row['high']:.1%})"
 
@@ -188,7 +194,7 @@ def _verdict(good: bool, yes: str, no: str) -> tuple[str, str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int]) -> str:
     """A cell is text, or (class, text) where it says yes or no."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    titles = "".join(f"<th>{_shown(title)}</th>" for title in head)
     body = "".join(
         f"<tr>{''.join(_cell(cell, place in numbers) for place, cell in enumerate(row))}</tr>\n" for row in rows
     )
@@ -197,6 +203,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence
 
 def _cell(cell: str | tuple[str, str], number: bool) -> str:
     if isinstance(cell, tuple):
-        return f'<td class="{cell[0]}">{escape(cell[1])}</td>'
+        return f'<td class="{cell[0]}">{_shown(cell[1])}</td>'
     text = cell if len(cell) <= SHOWN else f"{cell[:SHOWN]} ..."
-    return f'<td class="{"n" if number else "t"}" dir="auto">{escape(text)}</td>'
+    return f'<td class="{"n" if number else "t"}" dir="auto">{_shown(text)}</td>'

@@ -19,17 +19,22 @@ from typing import Any, ClassVar
 from peft import PeftConfig, PeftType, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, register_peft_method
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.utils import cached_file
 
 from memtune.backbone import Backbone
 from memtune.errors import ConfigError, ModelError
 from memtune.memory.module import Attachment, Memory, MemoryConfig
+from memtune.memory.sound import check_tensors
 from memtune.project import Project
 from memtune.store import load_memory
 
 __all__ = ["MomeConfig", "MomeHead", "MomeModel", "write_adapter"]
 
 NAME = "MOME"
+WEIGHTS = str(SAFETENSORS_WEIGHTS_NAME)
 EXPORT = "memtune export writes backbone and memory as one checkpoint"
 MEMORIES = "mome_memory"  # the attribute of the head that holds them, and so the prefix of their tensors
 
@@ -69,6 +74,29 @@ class MomeConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
         self.task_type = TaskType.CAUSAL_LM
         if self.project is None and self.memory is None:
             raise ConfigError("a MomeConfig needs a memory", hint="MomeConfig(project='.memtune') takes a tuned one")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, subfolder: str | None = None, **kwargs: Any) -> MomeConfig:
+        """As peft's, of safetensors alone: the sizes are held against the file before anything is allocated by them.
+
+        Raises ModelError where they differ, or where there is no such file.
+        """
+        config: MomeConfig = super().from_pretrained(str(name), subfolder, **kwargs)
+        hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        file = cached_file(
+            str(name), WEIGHTS, subfolder=subfolder or "", _raise_exceptions_for_missing_entries=False, **hub
+        )
+        if file is None or config.project is not None:
+            reason = f"has no {WEIGHTS}" if file is None else f"names the project {config.project!r}"
+            raise ModelError(
+                f"{name} {reason}", hint="memtune export OUT --format adapter writes one that can be loaded"
+            )
+        try:
+            wanted, found = Memory.sized(MemoryConfig.from_dict(config.memory)).state_dict(), load_file(file)
+            check_tensors(wanted, {key.partition(f".{MEMORIES}.")[2]: tensor for key, tensor in found.items()})
+        except (ValueError, SafetensorError) as error:
+            raise ModelError(f"{file}: {error}", hint="get the adapter again from where it came from") from error
+        return config
 
     def take_memory(self) -> Memory:
         """The project's memory, or an empty one to load into. The project is then forgotten: what is saved has its own
@@ -217,7 +245,7 @@ def write_adapter(out: Path, backbone: Backbone, project: Project) -> int:
         model.save_pretrained(out)
     finally:
         model.unload()
-    return (out / str(SAFETENSORS_WEIGHTS_NAME)).stat().st_size
+    return (out / WEIGHTS).stat().st_size
 
 
 register_peft_method(name=NAME.lower(), config_cls=MomeConfig, model_cls=MomeModel, prefix=MEMORIES)

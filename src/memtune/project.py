@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from memtune.errors import ProjectError
+from memtune.state import Record, check_state
 
 __all__ = ["Project", "finite", "write_beside"]
 
@@ -99,7 +100,7 @@ class Project:
         record = self.state.get(stage)
         if not isinstance(record, dict):
             raise ProjectError(f"{self.root} holds no finished {stage}", hint=f"run first: {command}")
-        return record
+        return Record(record, f"{self.root / STATE}: {stage}")
 
     def _read_state(self) -> dict[str, Any]:
         path = self.root / STATE
@@ -107,7 +108,7 @@ class Project:
             return {}
         try:
             state: Any = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ProjectError(
                 f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
             ) from error
@@ -117,6 +118,12 @@ class Project:
                 f"{self.root} was written by another version of memtune (format {written!r}, not {FORMAT})",
                 hint="run with a new --project DIR: memtune ingest FACTS",
             )
+        try:
+            check_state(state)
+        except ValueError as error:
+            raise ProjectError(
+                f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
+            ) from error
         return dict(state)
 
     @contextmanager

@@ -11,6 +11,7 @@ import csv
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -155,7 +156,7 @@ def _csv_rows(text: str, delimiter: str = "") -> Items:
     line, names = next(records, (1, []))
     names = [name.strip() for name in names]
     yield Header(line, names, tuple(names))
-    for name in sorted({name for name in names if name and names.count(name) > 1}):
+    for name in sorted(name for name, count in Counter(names).items() if name and count > 1):
         yield LineError(line, f"the column {show(name)} occurs twice in the header")
     for line, cells in records:
         if len(cells) == len(names):

@@ -61,9 +61,16 @@ def load_memory(project: Project) -> Memory:
 
     Its tensors stand in the files: what is not asked for is not read into memory, and what is written to is copied.
     """
-    config = MemoryConfig.from_dict(project.need("memory", "memtune ingest FACTS"))
-    bank = {f"{BANK}{name}": tensor for name, tensor in load_file(project.path("bank")).items()}
-    return Memory.of(config, load_file(project.path("router")) | bank)
+    paths = {kind: project.path(kind) for kind in ("router", "bank")}
+    try:
+        bank = {f"{BANK}{name}": tensor for name, tensor in load_file(paths["bank"]).items()}
+        config = MemoryConfig.from_dict(project.need("memory", "memtune ingest FACTS"))
+        return Memory.of(config, load_file(paths["router"]) | bank)
+    except (ValueError, SafetensorError) as error:
+        raise ProjectError(
+            f"{project.root} holds no sound memory ({', '.join(path.name for path in paths.values())}): {error}",
+            hint="restore it from a backup, or run: memtune ingest FACTS",
+        ) from error
 
 
 def check_backbone(project: Project, backbone: Backbone) -> None:

@@ -5,13 +5,16 @@ They are read row by row through the library datasets, which is not installed wi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from memtune.errors import DataError
-from memtune.located import Header, Items, Row
+from memtune.located import Header, Items, LineError, Row
+from memtune.visible import visible
 
 __all__ = ["is_table", "table_rows"]
 
@@ -25,7 +28,10 @@ def is_table(name: str) -> bool:
     place = Path(_parted(name)[0])
     if place.suffix.lower() == ".parquet":
         return True
-    return place.is_dir() or (not place.exists() and not place.suffix and _HUB_ID.fullmatch(str(place)) is not None)
+    try:
+        return place.is_dir() or (not place.exists() and not place.suffix and _HUB_ID.fullmatch(str(place)) is not None)
+    except OSError:  # no file has such a name: whoever opens it says why
+        return False
 
 
 def table_rows(name: str) -> Items:
@@ -38,13 +44,43 @@ def table_rows(name: str) -> Items:
 def _numbered(rows: Any, columns: tuple[str, ...]) -> Iterator[Row]:
     if columns:
         yield Header(0, list(columns), columns)
-    for number, row in enumerate(rows, 1):
-        yield Row(number, {key: _as_in_text(value) for key, value in row.items() if value is not None})
+    number = 0
+    try:
+        with _quiet():
+            for number, row in enumerate(rows, 1):
+                yield Row(number, {key: _as_in_text(value) for key, value in row.items() if value is not None})
+    except Exception as error:  # a page that is damaged is met when its rows are asked for, and as any kind
+        raise LineError(number + 1, f"cannot be read from here on: {_reason(error)}") from error
 
 
 def _as_in_text(value: object) -> object:
-    """A number or a date as a text file would spell it."""
-    return value if isinstance(value, (str, list, dict)) else str(value)
+    """A number or a date as a text file would spell it; what no text file could say is left for the row to refuse."""
+    if isinstance(value, list):
+        return [_as_in_text(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _as_in_text(item) for key, item in value.items()}
+    if isinstance(value, bytes):  # text, where the table does not say that it is
+        return value.decode("utf-8", "surrogateescape")
+    nothing = value is None or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
+    return value if nothing or isinstance(value, str) else str(value)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what it says; it may quote bytes of the file."""
+    return visible((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """datasets would write what it meets to stderr itself."""
+    import datasets
+
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(before)
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -58,13 +94,17 @@ def _opened(name: str) -> Any:
     except ImportError as error:
         raise DataError([f"{name}: reading it needs the package datasets"], hint=_INSTALL) from error
     place, split = _parted(name)
+    with _quiet():
+        return _split_of(load_dataset, place, split, name)
+
+
+def _split_of(load_dataset: Any, place: str, split: str, name: str) -> Any:
     try:
         if Path(place).suffix.lower() == ".parquet":
             return load_dataset("parquet", data_files=place, split="train", streaming=True)
         splits = load_dataset(place, streaming=True)
     except Exception as error:  # the readers of files and of the hub raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError([f"{name}: {reason}"], hint=_EXPECTED) from error
+        raise DataError([f"{name}: {_reason(error)}"], hint=_EXPECTED) from error
     wanted = split or ("train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else "")
     if wanted not in splits:
         hint = f"name one: {place}#{next(iter(splits))}"

@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from rich.text import Text
 
 from memtune.events import Event, Learned, ModelLoaded, Note, Progress
 from memtune.project import finite
+from memtune.visible import visible
 
 if TYPE_CHECKING:
     from memtune.audit import AuditResult
@@ -50,7 +50,6 @@ __all__ = [
     "preview_view",
     "probe_view",
     "tune_view",
-    "visible",
 ]
 
 LIST_CAP = 20
@@ -58,18 +57,6 @@ PAIR_CAP = 5
 EXAMPLE_CAP = 600  # characters
 QUESTION_CAP = 80
 PLAIN_SECONDS = 5.0  # between two progress lines where no terminal redraws them
-HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories that act on a terminal, or do not show
-JOINERS = "\u200c\u200d"  # part of the spelling of Persian, Hindi and emoji
-
-
-def visible(text: str, *, keep: str = "") -> str:
-    """The text with every character that would act on a terminal spelt out, as ``\\x1b``; those in ``keep`` stay."""
-    kept = JOINERS + keep
-    return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else _spelt(c) for c in text)
-
-
-def _spelt(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 class Ui:

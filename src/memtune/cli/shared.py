@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 PROJECT_ENV = "MEMTUNE_PROJECT"
 DEBUG_ENV = "MEMTUNE_DEBUG"
 PROJECT = Path(".memtune")
+# What the machine says of a path. A full disk is not among it: there the user was right.
+REFUSED = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT, errno.EEXIST}
+REFUSED |= {errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
 
 app = typer.Typer(
     rich_markup_mode=None,  # what a user typed is never read as markup, and help is the same text everywhere
@@ -60,12 +64,19 @@ def conversation(as_json: bool, quiet: bool) -> Iterator[ui.Ui]:
     except BrokenPipeError:
         code = 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read stdout has gone: no more words
+    except OSError as error:
+        code = _refused_path(shown, error) if error.errno in REFUSED else _unexpected(shown, error)
     except Exception as error:  # a fault of memtune or of the machine, which the user cannot know
         code = _unexpected(shown, error)
     finally:
         shown.close()
     if code:
         raise typer.Exit(code)
+
+
+def _refused_path(shown: ui.Ui, error: OSError) -> int:
+    """A name that is too long, a place where nobody may write: the user named it, or can mend it."""
+    return shown.error(f"{error.filename}: {error.strerror}", "name a path that can be read and written", 2)
 
 
 def _unexpected(shown: ui.Ui, error: Exception) -> int:

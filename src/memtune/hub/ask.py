@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def bundle(directory: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True).eval()
+    return AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True, use_safetensors=True).eval()
 
 
 def with_adapter(directory: str, base: str, dtype: str) -> Any:
@@ -43,7 +43,8 @@ def with_adapter(directory: str, base: str, dtype: str) -> Any:
 
     import memtune.peft  # noqa: F401  # makes the method known to peft
 
-    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval(), directory)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True).eval()
+    return PeftModel.from_pretrained(model, directory)
 
 
 @torch.inference_mode()

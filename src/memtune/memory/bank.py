@@ -130,7 +130,7 @@ class Bank(nn.Module):
         return BankSizes(len(self.loss), len(self.keys), self.hidden, len(self.ids), d_key, d_value, self.rows)
 
     def id_of(self, fact: int) -> str:
-        return bytes(self.ids[self.id_offsets[fact] : self.id_offsets[fact + 1]].tolist()).decode()
+        return bytes(self.ids[self.id_offsets[fact] : self.id_offsets[fact + 1]].tolist()).decode("utf-8", "replace")
 
     def numbers_of(self, ids: Iterable[str]) -> dict[str, int]:
         """The numbers of the facts that have these ids; an id that no fact has is left out."""

@@ -57,8 +57,9 @@ def edited(memory: Memory, facts: Tensor, added: Addition | None = None) -> Memo
 
 
 def _joined(memory: Memory, bank: Bank, router: Router) -> Memory:
-    with torch.device("meta"):  # all of it is replaced
-        made = Memory(MemoryConfig(bank.sizes, router.sizes, memory.config.format, memory.config.taps))
+    made = Memory.sized(
+        MemoryConfig(bank.sizes, router.sizes, memory.config.format, memory.config.taps)
+    )  # all of it is replaced
     made.bank, made.router, made.projections = bank, router, memory.projections
     return made.requires_grad_(False)
 

@@ -19,6 +19,7 @@ from .bank import Bank, BankSizes, Projections
 from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
 from .routes import Routes
+from .sound import WIDEST, check_numbers, check_tensors, numbers_of, parts_of, sizes_of
 from .states import StateReader
 from .turns import Turn, TurnFormat
 
@@ -43,15 +44,16 @@ class MemoryConfig:
         return {"bank": asdict(self.bank), "router": asdict(self.router), "format": turn, "taps": list(self.taps)}
 
     @classmethod
-    def from_dict(cls, entries: dict[str, Any]) -> MemoryConfig:
-        turn = entries["format"]
-        runs = {name: tuple(turn[name]) for name in ("prefix", "opening", "closing")}
-        return cls(
-            BankSizes(**entries["bank"]),
-            RouterSizes(**entries["router"]),
-            TurnFormat(**runs, newlines=frozenset(turn["newlines"])),
-            tuple(entries["taps"]),
-        )
+    def from_dict(cls, entries: Any) -> MemoryConfig:
+        """Raises ValueError for anything but what ``to_dict`` could have made."""
+        bank, router, turn, taps = parts_of("memory", entries, ("bank", "router", "format", "taps"))
+        sizes = sizes_of(RouterSizes, router)
+        runs = parts_of("format", turn, ("prefix", "opening", "closing", "newlines"))
+        prefix, opening, closing, newlines = (numbers_of("format", run, 0, sizes.vocabulary - 1) for run in runs)
+        turns = TurnFormat(prefix, opening, closing, frozenset(newlines))
+        if not taps:
+            raise ValueError("the memory reads no layer")
+        return cls(sizes_of(BankSizes, bank), sizes, turns, numbers_of("taps", taps, 1, WIDEST))
 
 
 class Memory(nn.Module):
@@ -63,13 +65,27 @@ class Memory(nn.Module):
         self.router = Router(config.router)
         self.bank = Bank(config.bank)
         self.projections = Projections(config.bank.hidden, config.bank.d_key, config.bank.d_value)
+        self._sound = False
+
+    def check(self) -> None:
+        """Raises ValueError, if it was not asked before, where a tensor points outside another one."""
+        if not self._sound:
+            check_numbers(self.state_dict())
+            self._sound = True
+
+    @classmethod
+    def sized(cls, config: MemoryConfig) -> Memory:
+        """A memory whose tensors take no room until others are put in."""
+        with torch.device("meta"):
+            return cls(config)
 
     @classmethod
     def of(cls, config: MemoryConfig, tensors: dict[str, Tensor]) -> Memory:
-        """The memory that ``tensors`` are, by name. They are taken as they stand, not copied."""
-        with torch.device("meta"):
-            memory = cls(config)
+        """The memory that ``tensors`` are, by name, taken as they stand, not copied. Raises ValueError."""
+        memory = cls.sized(config)
+        check_tensors(memory.state_dict(), tensors)
         memory.load_state_dict(tensors, assign=True)
+        memory.check()
         return memory.requires_grad_(False)
 
     def fires(self, route: Route) -> bool:
@@ -133,7 +149,8 @@ class Attachment:
             hook.remove()
 
     def route(self, questions: list[Ids]) -> list[Route]:
-        """The routes of user turns, each asked alone."""
+        """The routes of user turns, each asked alone. Raises ValueError for a memory that is not sound."""
+        self.memory.check()
         return self._routes.of(questions)
 
     def read(self, questions: list[Ids]) -> list[Tensor]:

@@ -38,6 +38,8 @@ class StateReader:
         assert layers is not None
         self.layers = layers
         self.taps = taps or default_taps(len(layers))
+        if max(self.taps) > len(layers):
+            raise ValueError(f"the memory reads layer {max(self.taps)}, the model has {len(layers)}")
         self.prefix = prefix
         self._caches: dict[bool, Any] = {}
         self._shared: bool | None = None  # not known yet

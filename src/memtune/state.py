@@ -1,0 +1,56 @@
+"""What ``project.json`` may say: a project may come from somebody else, and its state is read before anything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from memtune.errors import ProjectError
+from memtune.located import show
+
+__all__ = ["Record", "check_state"]
+
+TEXT, COUNT, FIGURE = (str,), (int,), (int, float, type(None))
+# Of the entries that a command reads again; the rest is told to people alone.
+KINDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "model": dict.fromkeys(("name", "location", "fingerprint", "device", "dtype"), TEXT),
+    "ingest": {"model": TEXT} | dict.fromkeys(("facts", "experts"), COUNT),
+    "tune": dict.fromkeys(("facts", "learned"), COUNT),
+}
+FIGURES = ("expected_recall", "expected_false_fire", "threshold", "until_loss", "loss_max", "loss_median")
+_FILE = re.compile(r"\w+-[0-9a-f]{16}\.\w+")  # a name, no path: what project.keep makes
+
+
+class Record(dict[str, Any]):
+    """What a command left. An entry that is not there is a ProjectError with ``place``."""
+
+    def __init__(self, entries: Mapping[str, Any], place: str) -> None:
+        super().__init__(entries)
+        self._place = place
+
+    def __missing__(self, key: str) -> Any:
+        raise ProjectError(f"{self._place} has no {key}", hint="run again: memtune ingest FACTS")
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Raises ValueError where an entry is of another kind than memtune writes."""
+    if type(state.get("seed", 0)) is not int:
+        raise ValueError(f"seed is {show(state['seed'])}")
+    for stage, kinds in KINDS.items():
+        record = state.get(stage)
+        if record is not None:
+            _check_record(stage, record, kinds | dict.fromkeys(FIGURES, FIGURE))
+    files = state.get("files", {})
+    for kind, record in files.items() if isinstance(files, dict) else [("files", files)]:
+        _check_record(f"files.{kind}", record, {"name": TEXT, "sha256": TEXT, "bytes": COUNT})
+        if not _FILE.fullmatch(record.get("name", "")):
+            raise ValueError(f"files.{kind} is named {show(record.get('name'))}")
+
+
+def _check_record(name: str, record: object, kinds: Mapping[str, tuple[type, ...]]) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{name} is {show(record)}")
+    for key, kind in kinds.items():
+        if key in record and type(record[key]) not in kind:
+            raise ValueError(f"{name}.{key} is {show(record[key])}")
