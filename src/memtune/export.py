@@ -139,7 +139,7 @@ def _ask_in_fresh_process(directory: Path, questions: list[tuple[str, int]], bac
     """
     script, base = str(files("memtune").joinpath("hub", "ask.py")), []
     if backbone is not None:
-        base = [backbone.checkpoint.location, str(backbone.head.weight.dtype).removeprefix("torch.")]
+        base = [backbone.checkpoint.location, str(backbone.readout.dtype).removeprefix("torch.")]
     with tempfile.TemporaryDirectory() as modules:
         run = subprocess.run(
             [sys.executable, *([] if base else ["-I"]), script, str(directory), *base],
