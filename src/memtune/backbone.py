@@ -98,18 +98,25 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
     try:
         model, tokenizer = _load(checkpoint.location, chosen)
     except Exception as error:  # the readers of configs, weights and tokenizers raise many kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{name} cannot be loaded: {first}",
+            f"{name} cannot be loaded: {_first_line(error)}",
             hint="--model takes a directory, a hub id such as org/name, a .gguf file, or smollm2",
         ) from error
     prompts = Prompts(tokenizer, _stop_ids(model, tokenizer))
     # Before the first pass: in it, some libraries lay out quantised weights anew and cannot give the old ones back.
     fingerprint = f"{_weights_digest(model)[:16]}-{prompts.fingerprint}"
-    backbone = Backbone(model, prompts, checkpoint, reason, _readout(model, checkpoint), fingerprint)
+    try:
+        readout = _readout(model, checkpoint)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{name} is loaded, but cannot run on {chosen['device']}: {_first_line(error)}") from error
+    backbone = Backbone(model, prompts, checkpoint, reason, readout, fingerprint)
     quantised = f", quantised by {backbone.quantised}" if backbone.quantised else ""
     on_event(ModelLoaded(name, checkpoint.note + quantised, reason))
     return backbone
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _choose(device: str, dtype: str) -> tuple[dict[str, Any], str]:

@@ -54,9 +54,9 @@ class Readout:
     @torch.inference_mode()
     def weight(self) -> Tensor:
         """The head's matrix ``(vocabulary, hidden)``. A quantised one is what the head makes of unit states."""
-        stored = self.head.weight.detach()
+        stored = self.head.weight
         if stored.dtype == self.dtype and not is_traceable_wrapper_subclass(stored):
-            return stored
+            return stored.detach()
         units = torch.eye(self.head.in_features, dtype=self.dtype, device=stored.device)
         return (self.head(units) - self.head(torch.zeros_like(units[:1]))).T
 
