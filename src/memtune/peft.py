@@ -214,12 +214,12 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
 def write_adapter(out: Path, backbone: Backbone, project: Project) -> int:
     """The directory that ``PeftModel.from_pretrained`` loads; returns the bytes of the memory."""
     model = get_peft_model(backbone.model, MomeConfig(project=str(project.root)))
-    heads = ((name, module) for name, module in model.named_modules() if isinstance(module, MomeHead))
-    tensors = {
-        k: t for name, head in heads for k, t in head.mome_memory.state_dict(prefix=f"{name}.{MEMORIES}.").items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, MomeHead):
+            tensors |= module.mome_memory.state_dict(prefix=f"{name}.{MEMORIES}.")
     try:
-        model.save_pretrained(out, state_dict=tensors)  # the backbone's are not asked for: quantised ones may break
+        model.save_pretrained(out, state_dict=tensors)  # the backbone's are not asked for: that breaks quantised ones
     finally:
         model.unload()
     return (out / str(SAFETENSORS_WEIGHTS_NAME)).stat().st_size
