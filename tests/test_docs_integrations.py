@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tiny import FACTS
+from tiny import FACTS, write_facts
 from typer.testing import CliRunner
 
 from memtune.cli import app
@@ -62,3 +62,9 @@ def test_data(run, done):
 def test_peft(run):
     loaded, project, off, second, beside = run("peft.md")
     assert [loaded, project, second, beside] == [TRAM] * 4 and off != TRAM
+
+
+def test_quantised(run, load):  # which says where the bundle's code goes
+    pytest.importorskip("torchao")
+    write_facts(Path("facts.jsonl"))
+    assert run("quantised.md") == [TRAM]
