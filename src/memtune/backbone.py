@@ -166,7 +166,7 @@ def _weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(tensor: Tensor) -> Iterator[Tensor]:
+def _plain(tensor: Any) -> Iterator[Tensor]:
     """A quantised weight may be one tensor made of several: its integers, their scales."""
     if is_traceable_wrapper_subclass(tensor):
         for part in tensor.__tensor_flatten__()[0]:

@@ -178,7 +178,7 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         current_key: str,
     ) -> None:
         memory = peft_config.take_memory()
-        base = target.base_layer if isinstance(target, MomeHead) else target
+        base: Any = target.base_layer if isinstance(target, MomeHead) else target
         if memory.bank.hidden != base.in_features:  # of a quantised weight the shape says nothing
             raise ModelError(
                 f"the memory was made for states of {memory.bank.hidden} numbers, this model has {base.in_features}",

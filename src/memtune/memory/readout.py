@@ -58,7 +58,8 @@ class Readout:
         if stored.dtype == self.dtype and not is_traceable_wrapper_subclass(stored):
             return stored.detach()
         units = torch.eye(self.head.in_features, dtype=self.dtype, device=stored.device)
-        return (self.head(units) - self.head(torch.zeros_like(units[:1]))).T
+        columns: Tensor = self.head(units) - self.head(torch.zeros_like(units[:1]))  # a bias falls out
+        return columns.T
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits float32 ``(..., vocabulary)`` of states ``(..., hidden)``."""
