@@ -9,6 +9,8 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ def peak_bytes() -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What ``work`` returns from a fresh process, so that its peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as worker:
+        return worker.submit(work, *arguments).result()
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -14,14 +14,12 @@ import argparse
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
 
 import synthetic
-from common import NEW_TOKENS, peak_bytes, print_nothing, timed, write_bare, write_results
+from common import NEW_TOKENS, in_a_process, peak_bytes, print_nothing, timed, write_bare, write_results
 from plot import growth_plot
 from tiny_backbone import save_tiny
 
@@ -135,11 +133,6 @@ def measure(size: int, model: str, sample: int, call: Callable[..., Row], told: 
             row |= kept(folder, size, row["answer_tokens"])
             told(row)
     return row
-
-
-def in_a_process(verb: Callable[..., Row], *arguments: Any) -> Row:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as worker:
-        return worker.submit(verb, *arguments).result()
 
 
 def exponents(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, docs/benchmarks.md and docs/integrations/vllm.md from the JSON in benchmarks/results.
+"""Writes the tables of README.md and of the pages in docs from the JSON in benchmarks/results.
 
 python benchmarks/report.py            # writes them
 python benchmarks/report.py --check    # exits 1 if they are stale
@@ -17,7 +17,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "integrations" / "vllm.md")
+INTEGRATIONS = ROOT / "docs" / "integrations"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", INTEGRATIONS / "vllm.md", INTEGRATIONS / "quantised.md")
 MIB, GIB = 2**20, 2**30
 
 
@@ -96,6 +97,29 @@ def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
         f"{method['extra_tokens_per_question']:.0f}",
         f"{method['exact']['seconds_per_question']:.2f}",
     )
+
+
+def quantised(result: Result) -> str:
+    """One row for each way to store the backbone, and LoRA's peak below."""
+    titles = ("backbone", "weights", "peak: loaded", "ingest", "tune", "accepted", "exact", "paraphrases exact")
+    rows = [
+        (
+            arm,
+            size(row["backbone_bytes"]),
+            *(size(row[f"{step}_peak_bytes"]) for step in ("loaded", "ingest", "tune")),
+            f"{row['learned']} of {result['facts']}",
+            *(share(row[kind], "exact") for kind in ("exact", "paraphrase")),
+            share(row["near_miss"], "silent"),
+            share(row["bundle"], "exact"),
+        )
+        for arm, row in result["arms"].items()
+    ]
+    on, lora = result["on"], result["lora"]
+    note = (
+        f"LoRA on the float32 backbone, {lora['epochs']} epochs over the same facts: peak {size(lora['peak_bytes'])}. "
+    )
+    note += f"{result['command']['model']}, torch {on['torch']}, {threads(on)}, measured at {on['commit']}."
+    return "\n".join([*table((*titles, "near misses silent", "bundle exact"), rows), "", note])
 
 
 def growth(result: Result) -> str:
@@ -240,6 +264,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
     "overhead": ("overhead.json", overhead),
+    "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
     "side by side": ("side_by_side.json", side_by_side),

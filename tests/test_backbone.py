@@ -117,6 +117,17 @@ def test_a_model_that_does_something_else_with_its_logits_is_refused(saved, monk
         load_backbone(saved("llama"))
 
 
+def test_a_model_that_loads_but_does_not_run_is_refused(saved, monkeypatch):
+    """As quantised weights do whose library has no kernel for this device."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("no kernel for these blocks\nand more")
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", fail)
+    with pytest.raises(ModelError, match=r"cannot run on cpu: no kernel for these blocks$"):
+        load_backbone(saved("llama"), device="cpu")
+
+
 def test_a_model_that_changes_the_state_before_the_head_is_refused(saved, monkeypatch):
     get_decoder = transformers.LlamaForCausalLM.get_decoder
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tiny import FACTS
+from tiny import FACTS, write_facts
 from typer.testing import CliRunner
 
 from memtune.cli import app
@@ -76,3 +76,9 @@ def test_changing(run, done):
     project = Project(done.parent / ".memtune")
     assert [entry.command for entry in History(project).entries[1:]] == ["add", "update", "forget", "add", "rollback"]
     assert len(load_facts(project)) == len(FACTS)
+
+
+def test_quantised(run, load):  # which says where the bundle's code goes
+    pytest.importorskip("torchao")
+    write_facts(Path("facts.jsonl"))
+    assert run("integrations/quantised.md") == [TRAM]

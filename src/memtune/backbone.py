@@ -8,13 +8,14 @@ the LM head, which is where the memory writes. No weight changes, no gradient ru
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memtune.checkpoints import Checkpoint, quiet_transformers, resolve
 from memtune.errors import ModelError
@@ -41,13 +42,17 @@ _NO_STATES = AnswerStates(torch.empty(0), torch.empty(0))
 
 @dataclass
 class Backbone:
-    """A loaded checkpoint. ``reason`` says in words why this dtype and device were chosen."""
+    """A loaded checkpoint. ``reason`` says in words why this dtype and device were chosen.
+
+    ``fingerprint`` names the weights and the rendering: a memory fits this backbone and no other.
+    """
 
     model: Any
     prompts: Prompts
     checkpoint: Checkpoint
     reason: str
     readout: Readout
+    fingerprint: str
 
     @property
     def device(self) -> torch.device:
@@ -56,25 +61,18 @@ class Backbone:
 
     @property
     def hidden(self) -> int:
-        return int(self.head.weight.shape[1])
+        return self.head.in_features
 
     @property
     def head(self) -> nn.Linear:
         head: nn.Linear = self.model.get_output_embeddings()
         return head
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Names the weights and the rendering: a memory fits this backbone and no other.
-
-        Of every tensor some hundred entries are read, spread over the whole of it.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            flat = tensor.detach().flatten()
-            spread = flat[:: max(1, len(flat) // FINGERPRINT_ENTRIES)].float().cpu().contiguous()
-            digest.update(name.encode() + str(tuple(tensor.shape)).encode() + spread.numpy().tobytes())
-        return f"{digest.hexdigest()[:16]}-{self.prompts.fingerprint}"
+    @property
+    def quantised(self) -> str | None:
+        """The method by which the checkpoint's weights are stored in fewer bits, in the words of its config."""
+        config = getattr(self.model.config, "quantization_config", None)
+        return None if config is None else str(getattr(config.quant_method, "value", config.quant_method))
 
     @cached_property
     def states(self) -> StateReader:
@@ -100,15 +98,25 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
     try:
         model, tokenizer = _load(checkpoint.location, chosen)
     except Exception as error:  # the readers of configs, weights and tokenizers raise many kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{name} cannot be loaded: {first}",
+            f"{name} cannot be loaded: {_first_line(error)}",
             hint="--model takes a directory, a hub id such as org/name, a .gguf file, or smollm2",
         ) from error
     prompts = Prompts(tokenizer, _stop_ids(model, tokenizer))
-    backbone = Backbone(model, prompts, checkpoint, reason, _readout(model, checkpoint))
-    on_event(ModelLoaded(name, checkpoint.note, reason))
+    # Before the first pass: in it, some libraries lay out quantised weights anew and cannot give the old ones back.
+    fingerprint = f"{_weights_digest(model)[:16]}-{prompts.fingerprint}"
+    try:
+        readout = _readout(model, checkpoint)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{name} is loaded, but cannot run on {chosen['device']}: {_first_line(error)}") from error
+    backbone = Backbone(model, prompts, checkpoint, reason, readout, fingerprint)
+    quantised = f", quantised by {backbone.quantised}" if backbone.quantised else ""
+    on_event(ModelLoaded(name, checkpoint.note + quantised, reason))
     return backbone
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _choose(device: str, dtype: str) -> tuple[dict[str, Any], str]:
@@ -147,6 +155,26 @@ def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(stops) if isinstance(stops, list) else (int(stops),)
 
 
+def _weights_digest(model: nn.Module) -> str:
+    """Of every tensor some hundred entries are read, spread over the whole of it."""
+    digest = hashlib.sha256()
+    for name, whole in sorted(model.state_dict().items()):
+        for tensor in _plain(whole):
+            flat = tensor.detach().flatten()
+            spread = flat[:: max(1, len(flat) // FINGERPRINT_ENTRIES)].float().cpu().contiguous()
+            digest.update(name.encode() + str(tuple(tensor.shape)).encode() + spread.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _plain(tensor: Any) -> Iterator[Tensor]:
+    """A quantised weight may be one tensor made of several: its integers, their scales."""
+    if is_traceable_wrapper_subclass(tensor):
+        for part in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, part))
+    else:
+        yield tensor
+
+
 @torch.inference_mode()
 def _reads_the_decoder(model: Any, head: nn.Module, ids: Tensor) -> bool:
     """What the head reads is what the decoder ends with: those are the states that the fit is given."""
@@ -165,7 +193,7 @@ def _readout(model: Any, checkpoint: Checkpoint) -> Readout:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear) or not decoder_layers(model):
         raise ModelError(f"{checkpoint.name} has no plain LM head behind a stack of layers: it cannot be taught")
-    ids = torch.arange(1, 9, device=head.weight.device)[None] % len(head.weight)
+    ids = torch.arange(1, 9, device=model.device)[None] % head.out_features
     readout = Readout.of(model, ids)
     if readout is None or not _reads_the_decoder(model, head, ids):
         raise ModelError(

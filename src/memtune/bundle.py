@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,11 +28,12 @@ AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
 def write_bundle(out: Path, backbone: Backbone, memory: Memory, link: bool = False) -> int:
     """Backbone, memory, index, code and tokenizer; returns the bytes of the memory.
 
-    ``link``: the backbone's weights stay where they are, and links lead to them. Raises ModelError where they are in no
-    safetensors files.
+    ``link``: the backbone's weights stay where they are, and links lead to them. Quantised weights are copied as files:
+    what a library has made of them in memory is not always what it can save. Raises ModelError where the weights are in
+    no safetensors files and would have to be.
     """
-    if link:
-        _link_weights(out, backbone)
+    if link or backbone.quantised:
+        _take_weights(out, backbone, Path.symlink_to if link else _copy)
     else:
         backbone.model.save_pretrained(out, save_original_format=False)  # of renamed weights only its own class knows
     backbone.prompts.tokenizer.save_pretrained(out)
@@ -47,22 +49,27 @@ def write_bundle(out: Path, backbone: Backbone, memory: Memory, link: bool = Fal
     return (out / MEMORY_FILE).stat().st_size
 
 
-def _link_weights(out: Path, backbone: Backbone) -> None:
-    """The backbone's configs, and a link to each of its weight files."""
+def _take_weights(out: Path, backbone: Backbone, take: Callable[[Path, Path], None]) -> None:
+    """The backbone's configs, and each of its weight files as ``take`` takes it over."""
     config = cached_file(backbone.checkpoint.location, "config.json")
     assert config is not None  # it was loaded from there
     weights = sorted(Path(config).parent.glob("*.safetensors"))
     if not weights:
         raise ModelError(
-            f"{backbone.checkpoint.name} has no safetensors files to link to", hint="export without --link"
+            f"{backbone.checkpoint.name} has no safetensors files to link to or to copy",
+            hint="save it as safetensors" if backbone.quantised else "export without --link",
         )
     backbone.model.config.save_pretrained(out)
     backbone.model.generation_config.save_pretrained(out)
     for file in weights:
-        (out / file.name).symlink_to(file.resolve())
+        take(out / file.name, file.resolve())
     index = Path(config).with_name(INDEX_FILE)
     if index.is_file():
         (out / INDEX_FILE).write_bytes(index.read_bytes())
+
+
+def _copy(target: Path, source: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def _index(out: Path, memory_names: Sequence[str]) -> None:

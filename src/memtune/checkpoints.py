@@ -92,7 +92,7 @@ def _converted(name: str, gguf: Path, on_event: OnEvent) -> Checkpoint:
 
 def _convert(gguf: Path, target: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet_transformers():
@@ -102,15 +102,9 @@ def _convert(gguf: Path, target: Path) -> None:
         raise ModelError(
             f"{gguf} cannot be read as GGUF: {error}", hint="try the model's safetensors checkpoint"
         ) from error
-    # The loaded model keeps a quantization_config that blocks save_pretrained, so its weights move to a clean one.
-    entries = source.config.to_dict()
-    entries = {k: v for k, v in entries.items() if k not in {"quantization_config", "_name_or_path", "model_type"}}
-    config = AutoConfig.for_model(source.config.model_type, **entries)
-    clean: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    clean.load_state_dict(source.state_dict())
-    clean.generation_config = source.generation_config
+    source.hf_quantizer.remove_quantization_config(source)  # its weights are plain ones now, and may be saved
     with quiet_transformers():
-        clean.save_pretrained(target)
+        source.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 

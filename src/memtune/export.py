@@ -198,7 +198,7 @@ def _ask_in_fresh_process(directory: Path, questions: list[tuple[str, int]], bac
     """
     script, base = str(files("memtune").joinpath("hub", "ask.py")), []
     if backbone is not None:
-        base = [backbone.checkpoint.location, str(backbone.head.weight.dtype).removeprefix("torch.")]
+        base = [backbone.checkpoint.location, str(backbone.readout.dtype).removeprefix("torch.")]
     with tempfile.TemporaryDirectory() as modules:
         run = subprocess.run(  # nosec B603  # our own script by our own Python; no shell reads the names
             [sys.executable, *([] if base else ["-I"]), script, str(directory), *base],

@@ -176,8 +176,7 @@ def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
     ]
     mean = torch.cat(finals).mean(0)
     sizes = bank.sizes
-    weight = backbone.head.weight.detach()
-    return Projections.for_backbone(weight, mean, d_key=sizes.d_key, d_value=sizes.d_value, seed=seed)
+    return Projections.for_backbone(backbone.readout.weight, mean, d_key=sizes.d_key, d_value=sizes.d_value, seed=seed)
 
 
 def _carry_over(project: Project, found: Difference, memory: Memory) -> int:

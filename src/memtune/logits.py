@@ -115,7 +115,7 @@ def early_backbone(location: str, layers: int) -> Any:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         _cut(config.get_text_config(), layers)
         model, found = AutoModelForCausalLM.from_pretrained(
-            location, config=config, trust_remote_code=False, output_loading_info=True
+            location, config=config, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     stack = decoder_layers(model)
     if found["missing_keys"] or stack is None or len(stack) != layers:

@@ -205,17 +205,18 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         parent: nn.Module,
         current_key: str,
     ) -> None:
-        memory, weight = peft_config.take_memory(), target.weight
-        if memory.bank.hidden != weight.shape[1]:
+        memory = peft_config.take_memory()
+        base: Any = target.base_layer if isinstance(target, MomeHead) else target
+        if memory.bank.hidden != base.in_features:  # of a quantised weight the shape says nothing
             raise ModelError(
-                f"the memory was made for states of {memory.bank.hidden} numbers, this model has {weight.shape[1]}",
+                f"the memory was made for states of {memory.bank.hidden} numbers, this model has {base.in_features}",
                 hint="put it on the model that it was tuned on",
             )
         if not isinstance(target, MomeHead):
             head = MomeHead(target)
             self._replace_module(parent, target_name, head, target)
             target = head
-        target.put(adapter_name, memory.to(weight.device), self.model)
+        target.put(adapter_name, memory.to(base.weight.device), self.model)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """A memory keeps its rows as they are: rounded ones are meant to be."""
@@ -241,8 +242,12 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
 def write_adapter(out: Path, backbone: Backbone, project: Project) -> int:
     """The directory that ``PeftModel.from_pretrained`` loads; returns the bytes of the memory."""
     model = get_peft_model(backbone.model, MomeConfig(project=str(project.root)))
+    tensors: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, MomeHead):
+            tensors |= module.mome_memory.state_dict(prefix=f"{name}.{MEMORIES}.")
     try:
-        model.save_pretrained(out)
+        model.save_pretrained(out, state_dict=tensors)  # the backbone's are not asked for: that breaks quantised ones
     finally:
         model.unload()
     return (out / WEIGHTS).stat().st_size

@@ -40,7 +40,7 @@ def fit_values(hidden: Tensor, targets: Tensor, readout: Readout, low: Tensor, g
     head = readout.head
     plain = readout.scale == 1.0 and readout.cap is None and getattr(head, "bias", None) is None
     if plain and (kernels := kernels_for(hidden)):
-        return _fit_streamed(kernels.fit_step, hidden, targets, head.weight, low, goal)
+        return _fit_streamed(kernels.fit_step, hidden, targets, readout.weight, low, goal)
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
     room = low.new_empty(2, min(ROWS, len(hidden)), len(low))
     fitted = [_fit_rows(readout.scaled(h), y, readout, low, goal, room) for h, y in rows]
