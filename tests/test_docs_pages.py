@@ -63,7 +63,7 @@ def test_data(run, done):
 
 def test_vllm(run):
     """As far as it goes without vLLM: ``tests/test_vllm.py`` starts the server."""
-    assert run("vllm.md") == [TRAM]
+    assert run("integrations/vllm.md") == [TRAM]
 
 
 def test_peft(run):

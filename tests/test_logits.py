@@ -108,7 +108,7 @@ def test_it_adds_what_the_head_makes_of_a_value_row(kind, tmp_path, memory):
     own = {"granite": {"logits_scaling": 8.0}, "gemma2": {"final_logit_softcapping": 4.0}}.get(kind, {})
     location = save_kind(tmp_path / kind, kind, **entries | own)
     model = load_backbone(location).model
-    at_logits = LogitMemory(memory, early_backbone(location, 1))
+    at_logits = LogitMemory(memory, early_backbone(location, max(memory.config.taps)))
     value = memory.bank.values[:2].float() * memory.bank.scales[:2, None]
     added = value @ memory.projections.up.T
     ids = torch.tensor([[5, 6, 7]])

@@ -28,7 +28,7 @@ class Problem:
             self.head.weight.normal_()
             if bias:
                 self.head.bias.normal_(std=5)
-            self.readout = Readout(self.head, **readout)
+            self.readout = Readout(self.head, dtype=self.head.weight.dtype, **readout)
             self.low = self.readout.rows(self.up)
 
     def fit(self, goal=GOAL):

@@ -54,7 +54,7 @@ class Readout:
     @torch.inference_mode()
     def weight(self) -> Tensor:
         """The head's matrix ``(vocabulary, hidden)``. A quantised one is what the head makes of unit states."""
-        stored = self.head.weight
+        stored: Any = self.head.weight  # of a quantised head another kind of tensor
         if stored.dtype == self.dtype and not is_traceable_wrapper_subclass(stored):
             return stored.detach()
         units = torch.eye(self.head.in_features, dtype=self.dtype, device=stored.device)
