@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -88,7 +90,7 @@ def test_scale_and_cap_of_the_logits_are_reckoned_with(bias, readout):
 def test_a_bfloat16_head_is_fitted_as_it_speaks(bias):
     """Its logits are rounded to eight bits, so the loss can only be had roughly; half a nat would be a miss."""
     problem = Problem(bias=bias)
-    problem.head.bfloat16()
+    problem.readout = replace(problem.readout, head=problem.head.bfloat16(), dtype=torch.bfloat16)
     values = problem.fit()
     assert values.dtype == torch.float32
     reached = problem.hidden + values @ problem.up.T

@@ -56,7 +56,8 @@ class Readout:
         """The head's matrix ``(vocabulary, hidden)``. A quantised one is what the head makes of unit states."""
         stored: Any = self.head.weight  # of a quantised head another kind of tensor
         if stored.dtype == self.dtype and not is_traceable_wrapper_subclass(stored):
-            return stored.detach()
+            plain: Tensor = stored.detach()
+            return plain
         units = torch.eye(self.head.in_features, dtype=self.dtype, device=stored.device)
         columns: Tensor = self.head(units) - self.head(torch.zeros_like(units[:1]))  # a bias falls out
         return columns.T
