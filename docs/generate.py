@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from memtune.cli import app
 
 PAGE = Path(__file__).with_name("commands.md")
-COMMANDS = ("", "ingest", "tune", "probe", "eval", "export")
+COMMANDS = ("", "ingest", "tune", "plan", "merge", "probe", "eval", "export")
 BEGIN, END = "<!-- help: begin -->\n", "<!-- help: end -->\n"
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,9 +28,10 @@ def small_chunks(setattr=setattr):
         setattr(tuning, name, value)
 
 
-def fit_and_be_killed(marks: Path, project_dir: str, config: Config, shard: Shard) -> None:
+def fit_and_be_killed(project_dir: str, config: Config, shard: Shard) -> None:
     """The task of these tests: what each attempt hears of is noted, and the first one at shard 2 is killed midway."""
     small_chunks()
+    marks = Path(project_dir).with_name("marks")
     mark = marks / f"{shard.number}-{os.getpid()}"
     first = not list(marks.glob("2-*"))
 
@@ -50,6 +50,7 @@ def ray():
     """A Ray of this machine alone. The tests' own modules must be found by its workers."""
     ray = pytest.importorskip("ray", reason='python -m pip install "memtune[ray]"')
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else it keeps a token in the home directory
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield ray
@@ -59,7 +60,7 @@ def ray():
 @pytest.fixture
 def one(ingested, tmp_path, config, backbone, monkeypatch):
     """What one process makes of the project."""
-    small_chunks(partial(monkeypatch.setattr))
+    small_chunks(monkeypatch.setattr)
     project = shutil.copytree(ingested, tmp_path / "one")
     tune(project, config, backbone=backbone)
     return project
@@ -76,7 +77,7 @@ def test_a_killed_worker_is_replaced_and_the_memory_is_that_of_one_process(
 ):
     marks = tmp_path / "marks"
     marks.mkdir()
-    monkeypatch.setattr(on_ray, "fit", partial(fit_and_be_killed, marks))
+    monkeypatch.setattr(on_ray, "fit", fit_and_be_killed)
     events = []
     result = tune_ray(fresh, config, shards=2, on_event=events.append)
     assert result.met and result.learned == result.verified_exact == len(FACTS)
