@@ -258,6 +258,26 @@ GROWTH: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # title, figure
     ("of tune", "tune_peak_bytes", gibibytes),
 )
 
+
+def shards(result: Result) -> str:
+    """One process over all facts beside the slowest of the shards, in seconds and in processor seconds."""
+    fitted, alone = result["shards"], result["alone"]
+    titles = ("what", "seconds", "processor seconds")
+    kinds = ("seconds", "processor_seconds")
+    slowest = {kind: max(shard[kind] for shard in fitted) for kind in kinds}
+    rows = [
+        ("one process, all facts", *(f"{alone[kind]:.1f}" for kind in kinds)),
+        (f"{len(fitted)} shards at the same time, the slowest", *(f"{slowest[kind]:.1f}" for kind in kinds)),
+        ("merge", *(f"{result['merge'][kind]:.1f}" for kind in kinds)),
+        ("speed-up of fitting", *(f"{result[f'speed_up_in_{kind}']:.2f}" for kind in kinds)),
+        ("speed-up, merge included", *(f"{result[f'speed_up_with_merge_in_{kind}']:.2f}" for kind in kinds)),
+    ]
+    same = "The files are the same, byte for byte" if result["same_bytes"] else "The files are NOT the same"
+    what = f"{result['command']['model']}, {result['facts']} facts, one thread each, torch {result['on']['torch']}"
+    note = f"{same}. {what}."
+    return "\n".join([*table(titles, rows), "", note])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "growth": ("growth.json", growth),
@@ -267,6 +287,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
+    "shards": ("shards.json", shards),
     "side by side": ("side_by_side.json", side_by_side),
     "vllm": ("vllm_server.json", vllm_server),
     "wordings": ("wordings.json", wordings),

@@ -10,7 +10,8 @@ from memtune.cli import app
 
 PAGE = Path(__file__).with_name("commands.md")
 FACTS = ("list", "show", "add", "update", "forget", "at", "log", "rollback", "export")
-COMMANDS = ("", "ingest", "tune", "probe", "eval", "export", "facts", *(f"facts {name}" for name in FACTS), "audit")
+JOB = ("ingest", "tune", "plan", "merge", "probe", "eval", "export")
+COMMANDS = ("", *JOB, "facts", *(f"facts {name}" for name in FACTS), "audit")
 BEGIN, END = "<!-- help: begin -->\n", "<!-- help: end -->\n"
 
 

@@ -27,6 +27,7 @@ from memtune.events import Learned, Note
 from memtune.export import ExportResult
 from memtune.ingest import Confusable, IngestResult
 from memtune.measures import Failure, Measure, Outcome
+from memtune.plan import PlannedShard, PlanResult
 from memtune.probe import ProbeResult, TokenProbability
 from memtune.report import EvalResult, Floor, Floors, Promise
 from memtune.suites import QuestionFiles
@@ -119,11 +120,22 @@ MISSED = (
 EXPORTED = ExportResult(
     format="bundle", directory="out", bytes=1 << 29, memory_bytes=1 << 22, facts=72, asked=72, exact=72, lost=()
 )
-COMMANDS = ["ingest", "tune", "probe", "eval", "export"]
+PLANNED = PlanResult(
+    facts=72,
+    already=3,
+    shards=tuple(PlannedShard(f"{n}/2", 36, HOSTILE, "f-9", 600, 1 << 20, 40.0 + n) for n in (1, 2)),
+    seconds=42.0,
+    alone=83.0,
+    timed=69,
+    timed_seconds=20.5,
+    load_seconds=3.2,
+)
+COMMANDS = ["ingest", "tune", "plan", "merge", "probe", "eval", "export"]
 FUNCTIONS = {"eval": "memtune.evaluate.evaluate"}  # eval is a word of Python
 USE = {"ingest": ["ingest", "facts.jsonl"], "tune": ["tune"], "probe": ["probe", "q?"], "export": ["export", "out"]}
-USE["eval"] = ["eval"]
+USE |= {command: [command] for command in ("eval", "merge", "plan")}
 RESULTS = {"ingest": INGESTED, "tune": TUNED, "probe": [PROBED], "eval": EVALUATED, "export": EXPORTED}
+RESULTS |= {"merge": TUNED, "plan": PLANNED}
 
 ENDLESS = """
 import dataclasses, itertools, sys, types
@@ -353,9 +365,9 @@ def test_3_every_floor_that_was_missed_is_named_with_its_figures(calls: Verbs) -
     assert run("eval").exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["tune", "eval", "export"])
+@pytest.mark.parametrize("command", ["tune", "merge", "eval", "export"])
 def test_3_the_json_is_the_result_and_says_so(command: str, calls: Verbs) -> None:
-    lost = {"tune": failed(1), "export": replace(EXPORTED, exact=71, lost=("f-1",))}
+    lost = {"tune": failed(1), "merge": failed(1), "export": replace(EXPORTED, exact=71, lost=("f-1",))}
     lost["eval"] = replace(EVALUATED, floors=MISSED)
     calls["results"][command] = lost[command]
     result = run(*USE[command], "--json")
@@ -440,7 +452,7 @@ def test_quiet_does_not_hide_errors(calls: Verbs) -> None:
 def test_hostile_text_reaches_no_terminal_and_is_no_markup(calls: Verbs) -> None:
     probed = replace(PROBED, question=HOSTILE, base_answer=HOSTILE, fact_id=HOSTILE)
     calls["results"]["probe"] = [replace(probed, token_probs=(TokenProbability(HOSTILE, 1.0),))]
-    calls["results"]["tune"] = ModelError(HOSTILE, hint=HOSTILE)
+    calls["results"] |= {command: ModelError(HOSTILE, hint=HOSTILE) for command in ("tune", "merge")}
     calls["results"]["export"] = replace(EXPORTED, directory=HOSTILE)
     for command in COMMANDS:
         result = run(*USE[command])

@@ -20,13 +20,14 @@ from typing import Any
 from memtune.errors import ProjectError
 from memtune.state import Record, check_state
 
-__all__ = ["Project", "finite", "write_beside"]
+__all__ = ["Project", "finite", "intact", "write_beside"]
 
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
+NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
-_OWN = re.compile(r"\w+-[0-9a-f]{16}\.\w+|\..+\.\d+\.tmp|\.tmp\w{6}")
+_OWN = re.compile(rf"\w+-[0-9a-f]{{{NAME_DIGITS}}}\.\w+|\..+\.\d+\.tmp|\.tmp\w{{6}}")
 
 
 def write_beside(path: Path, data: bytes) -> None:
@@ -73,6 +74,11 @@ def _overwrite(path: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def intact(path: Path) -> bool:
+    """Whether a file that ``Project.keep`` made holds what it is named by."""
+    return path.stem.endswith(f"-{_sha256(path)[:NAME_DIGITS]}")
 
 
 def finite(value: Any) -> Any:
@@ -157,7 +163,7 @@ class Project:
             with _temporary(path) as temporary:
                 write(temporary)
                 digest, size = _sha256(temporary), temporary.stat().st_size
-                path = self.root / f"{kind}-{digest[:16]}.{suffix}"
+                path = self.root / f"{kind}-{digest[:NAME_DIGITS]}.{suffix}"
                 _rename(temporary, path)
         except OSError as error:
             raise ProjectError(f"{path} cannot be written: {error.strerror}") from error
@@ -166,18 +172,23 @@ class Project:
     def commit(self, files: Mapping[str, dict[str, Any]], *, erase: bool = False, **records: Any) -> None:
         """The new state: ``files`` and ``records`` replace their namesakes; the rest stays.
 
-        ``erase``: the files that are no longer named are overwritten before they are removed.
+        With new files all those are removed that memtune wrote and the state does not name, the shards of the old state
+        among them. ``erase``: they are overwritten first.
         """
         state = {**self.state, **records, "format": FORMAT}
         state["files"] = {**self.state.get("files", {}), **files}
         write_beside(self.root / STATE, json.dumps(state, indent=1, ensure_ascii=False).encode())
         self.state = state
-        named = {record["name"] for record in state["files"].values()} | {STATE, LOCK}
+        if files:
+            self._remove_unnamed(erase)
+
+    def _remove_unnamed(self, erase: bool) -> None:
+        named = {record["name"] for record in self.state["files"].values()} | {STATE, LOCK}
         for path in self.root.iterdir():
             if path.is_file() and path.name not in named and _OWN.fullmatch(path.name):
                 if erase:
                     _overwrite(path)
-                path.unlink()
+                path.unlink(missing_ok=True)  # a shard has renamed its own meanwhile
 
     def path(self, kind: str) -> Path:
         """The checked file of ``kind``. Raises ProjectError if it is missing or its bytes have changed."""

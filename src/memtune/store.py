@@ -10,14 +10,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from memtune.backbone import Backbone
+from memtune.backbone import Backbone, load_backbone
 from memtune.errors import ProjectError
+from memtune.events import OnEvent
 from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
 from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 
 __all__ = [
+    "backbone_of",
     "check_backbone",
     "keep_facts",
     "load_facts",
@@ -25,6 +27,7 @@ __all__ = [
     "memory_record",
     "save_bank",
     "save_memory",
+    "save_tensors",
 ]
 
 
@@ -34,23 +37,24 @@ BANK = "bank."  # what the names of its tensors begin with
 def save_memory(project: Project, memory: Memory) -> dict[str, dict[str, Any]]:
     """Writes the router with the projections, and the bank; returns the records to commit."""
     tensors = {name: t for name, t in memory.state_dict().items() if not name.startswith(BANK)}
-    return {"router": _keep(project, "router", tensors)} | save_bank(project, memory.bank)
+    return {"router": save_tensors(project, "router", tensors)} | save_bank(project, memory.bank)
 
 
 def save_bank(project: Project, bank: Bank) -> dict[str, dict[str, Any]]:
-    return {"bank": _keep(project, "bank", bank.state_dict())}
+    return {"bank": save_tensors(project, "bank", bank.state_dict())}
 
 
-def _keep(project: Project, kind: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def save_tensors(project: Project, kind: str, tensors: dict[str, Tensor], **metadata: str) -> dict[str, Any]:
+    """Writes a file of the project and returns its record."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return project.keep(kind, "safetensors", partial(_write, plain))
+    return project.keep(kind, "safetensors", partial(_write, plain, metadata))
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
+def _write(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
     path.touch()
     mode = path.stat().st_mode
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt"} | metadata)
         path.chmod(mode)  # safetensors writes for the owner alone
     except SafetensorError as error:  # the disk, whatever it says: the tensors are sound
         raise OSError(0, str(error)) from error
@@ -71,6 +75,17 @@ def load_memory(project: Project) -> Memory:
             f"{project.root} holds no sound memory ({', '.join(path.name for path in paths.values())}): {error}",
             hint="restore it from a backup, or run: memtune ingest FACTS",
         ) from error
+
+
+def backbone_of(project: Project, backbone: Backbone | None, on_event: OnEvent) -> Backbone:
+    """``backbone``, or else the project's own, loaded now; checked to be the one the facts were ingested for.
+
+    Raises ProjectError, ModelError.
+    """
+    model = project.need("model", "memtune ingest FACTS")
+    backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
+    check_backbone(project, backbone)
+    return backbone
 
 
 def check_backbone(project: Project, backbone: Backbone) -> None:

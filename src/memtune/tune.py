@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from memtune.backbone import Backbone, load_backbone
+from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.events import Learned, OnEvent, ignore
 from memtune.project import Project
-from memtune.store import check_backbone, load_facts, load_memory, save_bank
+from memtune.store import backbone_of, load_facts, load_memory, save_bank
 from memtune.teaching import FailedFact, Teacher
 
-__all__ = ["TuneResult", "summary", "tune"]
+__all__ = ["TuneResult", "Tuning", "summary", "tune"]
 
 CHUNK = 128  # facts that are fitted together; a chunk is the unit of work, whatever else is in the file
 SAVE_EVERY, REPORT_EVERY = 30.0, 0.5  # seconds, at least; both look at all facts
@@ -56,17 +57,26 @@ def tune(
     Raises ProjectError, ModelError.
     """
     project = Project(project_dir)
-    model = project.need("model", "memtune ingest FACTS")
-    backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
-    check_backbone(project, backbone)
+    backbone = backbone_of(project, backbone, on_event)
     with project.writing():
-        return _Run(project, backbone, config, on_event).all_facts()
+        return _everything(Tuning(project, backbone, config, on_event))
+
+
+def _everything(run: Tuning) -> TuneResult:
+    """Fits what is not accepted yet, then verifies; Ctrl-C ends it early."""
+    interrupted = False
+    try:
+        run.fit(run.chunks, among=torch.arange(len(run.teacher.facts)), save=run.save)
+        run.verify()
+    except KeyboardInterrupt:
+        interrupted = True
+    return run.finish(interrupted)
 
 
 class _NowAndThen:
     """Does something every so many seconds, and more seldom where it takes long."""
 
-    def __init__(self, do: Callable[[], None], every: float) -> None:
+    def __init__(self, do: Callable[[], object], every: float) -> None:
         self._do, self._every = do, every
         self._due = time.monotonic() + every
 
@@ -98,35 +108,54 @@ def summary(teacher: Teacher, *, already: int, seconds: float, interrupted: bool
     )
 
 
-class _Run:
-    """One run over one project."""
+class Tuning:
+    """One run over one project: ``chunks`` is what there is to do, the numbers of the facts that are fitted together.
+
+    The last bits of a state depend on what is computed beside it. Whoever fits whole chunks gets the bytes of a run
+    that fits all of them.
+    """
 
     def __init__(self, project: Project, backbone: Backbone, config: Config, on_event: OnEvent) -> None:
         self.project, self.on_event = project, on_event
         self.teacher = Teacher(load_facts(project), load_memory(project), backbone, config, on_event)
         self.bank = self.teacher.bank
         self.started = time.monotonic()
-
-    def all_facts(self) -> TuneResult:
-        """Fits what is not accepted yet, then verifies; Ctrl-C ends it early."""
         self._reopen()
-        todo = torch.nonzero(~self.bank.accepted).squeeze(1).tolist()
-        report, save = _NowAndThen(self._report, REPORT_EVERY), _NowAndThen(self._save, SAVE_EVERY)
-        interrupted = False
-        try:
-            for start in range(0, len(todo), CHUNK):
-                report()
-                save()
-                self.teacher.chunk(todo[start : start + CHUNK])
-            self._report()
-            everything = self.teacher.config.verify == "all"
-            self.teacher.verify(range(len(self.teacher.facts)) if everything else todo)
-        except KeyboardInterrupt:
-            interrupted = True
-        already, seconds = len(self.teacher.facts) - len(todo), time.monotonic() - self.started
-        result = summary(self.teacher, already=already, seconds=seconds, interrupted=interrupted)
-        self._save(result)
+        self.todo: list[int] = torch.nonzero(~self.bank.accepted).squeeze(1).tolist()
+        self.chunks = [self.todo[start : start + CHUNK] for start in range(0, len(self.todo), CHUNK)]
+        self.done = 0  # chunks
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def fit(self, chunks: Sequence[Sequence[int]], *, among: Tensor, save: Callable[[], object]) -> None:
+        """Teaches the facts of these chunks; ``save`` is called now and then.
+
+        Progress is told of the facts ``among`` (any,), by their numbers.
+        """
+        report, now_and_then = _NowAndThen(lambda: self._report(among), REPORT_EVERY), _NowAndThen(save, SAVE_EVERY)
+        for chunk in chunks:
+            report()
+            now_and_then()
+            self.teacher.chunk(chunk)
+            self.done += 1
+        self._report(among)
+
+    def verify(self) -> None:
+        everything = self.teacher.config.verify == "all"
+        self.teacher.verify(range(len(self.teacher.facts)) if everything else self.todo)
+
+    def finish(self, interrupted: bool = False) -> TuneResult:
+        """Saves the state with its record."""
+        already = len(self.teacher.facts) - len(self.todo)
+        result = summary(self.teacher, already=already, seconds=self.seconds, interrupted=interrupted)
+        self.save(result)
         return result
+
+    def save(self, result: TuneResult | None = None) -> None:
+        record = None if result is None else asdict(result)
+        self.project.commit(save_bank(self.project, self.bank), tune=record)
 
     def _reopen(self) -> None:
         """What an earlier run accepted at a looser target, or what another fact's question now takes, is open again."""
@@ -138,18 +167,15 @@ class _Run:
             if self.bank.accepted[i] and not self.teacher.own_route(i, route):
                 self.bank.accepted[i] = False
 
-    def _report(self) -> None:
-        fitted = torch.isfinite(self.bank.loss)
-        losses = self.bank.loss[fitted]
+    def _report(self, among: Tensor) -> None:
+        losses = self.bank.loss[among]
+        fitted = torch.isfinite(losses)
+        losses = losses[fitted]
         if not len(losses):
             return
         worst = losses.topk(min(3, len(losses)))
-        facts = [self.teacher.facts[i] for i in torch.nonzero(fitted).squeeze(1)[worst.indices].tolist()]
+        facts = [self.teacher.facts[i] for i in among[fitted][worst.indices].tolist()]
         hardest = tuple((loss, fact.id, fact.question) for loss, fact in zip(worst.values.tolist(), facts, strict=True))
         median, p90 = losses.quantile(torch.tensor([0.5, 0.9])).tolist()
-        learned = int(self.bank.accepted.sum())
-        self.on_event(Learned(learned, len(self.teacher.facts), median, p90, float(losses.max()), hardest))
-
-    def _save(self, result: TuneResult | None = None) -> None:
-        record = None if result is None else asdict(result)
-        self.project.commit(save_bank(self.project, self.bank), tune=record)
+        learned = int(self.bank.accepted[among].sum())
+        self.on_event(Learned(learned, len(among), median, p90, float(losses.max()), hardest))

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from memtune.export import ExportResult
     from memtune.ingest import Confusable, IngestResult, Preview
     from memtune.listing import Listing, Log
+    from memtune.plan import PlanResult
     from memtune.probe import ProbeResult
     from memtune.report import EvalResult
     from memtune.tune import TuneResult
+    from memtune.tune_shard import ShardResult
 
 __all__ = [
     "LIST_CAP",
@@ -47,8 +49,10 @@ __all__ = [
     "history_lines",
     "ingest_view",
     "listing_lines",
+    "plan_view",
     "preview_view",
     "probe_view",
+    "shard_view",
     "tune_view",
 ]
 
@@ -259,6 +263,37 @@ def tune_view(result: TuneResult) -> Iterable[RenderableType]:
         loss=losses if result.learned else "no fact was learned",
         verified=f"{result.verified_exact:,} of {result.verified:,} facts said exactly by generate()",
         time=f"{result.seconds:.1f} s",
+    )
+
+
+def shard_view(result: ShardResult) -> Iterable[RenderableType]:
+    """How many of its facts a shard has learned, and where they are until all shards are merged."""
+    yield _fields(
+        shard=result.shard,
+        learned=f"{result.learned:,} of {result.facts:,} facts at {result.until_loss:g} nats per answer token or less",
+        kept=result.file,
+        time=f"{result.seconds:.1f} s",
+    )
+
+
+def plan_view(result: PlanResult) -> Iterable[RenderableType]:
+    """What each shard takes, and how that was measured."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("shard", "facts", "answer tokens", "size", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("first and last fact")
+    for shard in result.shards[:LIST_CAP]:
+        numbers = (shard.shard, f"{shard.facts:,}", f"{shard.answer_tokens:,}", _size(shard.bytes))
+        ends = f"{shard.first}, {shard.last}" if shard.facts else "none"
+        table.add_row(*map(Text, (*numbers, f"{shard.seconds:,.0f}", visible(ends))))
+    yield table
+    if len(result.shards) > LIST_CAP:
+        yield Text(f"and {len(result.shards) - LIST_CAP:,} more")
+    yield _fields(
+        facts=f"{result.facts:,}, {result.already:,} of them learned already",
+        time=f"{result.seconds:,.0f} s for the slowest shard, {result.alone:,.0f} s for one process",
+        measured=f"{result.timed:,} facts in {result.timed_seconds:.1f} s here; loading the model took "
+        f"{result.load_seconds:.1f} s more",
     )
 
 

@@ -1,4 +1,4 @@
-"""The main job: ingest, tune, probe, export."""
+"""The main job, but for tune: ingest, probe, export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from memtune.cli.shared import (
     app,
     check_stdin,
     conversation,
-    failed_list,
     in_project,
     listed,
     settings_of,
@@ -98,44 +97,6 @@ def ingest(
             on_event=shown.on_event,
         )
         shown.show(result, ui.ingest_view, f"memtune tune{in_project(project)}")
-
-
-@app.command(epilog="\b\nExamples:\n  memtune tune\n  memtune tune --until-loss 0.001 --verify all")
-def tune(
-    until_loss: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NATS",
-            help=f"Loss that every fact must reach, in nats per answer token. [default: {Config.until_loss}]",
-        ),
-    ] = None,
-    verify: Annotated[
-        str | None,
-        typer.Option(metavar="sample|all|none", help=f"Facts to confirm by generation. [default: {Config.verify}]"),
-    ] = None,
-    seed: SeedOption = None,
-    project: ProjectOption = PROJECT,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Fit the memory until every fact is learned.
-
-    Facts that are learned already are left alone. Ctrl-C saves what was done; the same command goes on with it.
-    """
-    with conversation(as_json, quiet) as shown:
-        settings = settings_of(shown, config, until_loss=until_loss, verify=verify, seed=seed)
-        from memtune.tune import tune as run
-
-        result = run(project, settings, on_event=shown.on_event)
-        commands = [f'memtune probe "QUESTION"{in_project(project)}', f"memtune export OUT{in_project(project)}"]
-        shown.show(result, ui.tune_view, *(commands if result.met else []))
-        if result.interrupted:
-            raise KeyboardInterrupt
-        if not result.met:
-            raise TargetNotMet(
-                failed_list(result.failed, result.facts), hint="reword these, then run ingest and tune again"
-            )
 
 
 @app.command(

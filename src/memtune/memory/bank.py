@@ -144,7 +144,7 @@ class Bank(nn.Module):
         columns = {name: getattr(self, name).index_select(0, rows) for name in BY_EXPERT}
         columns |= {name: getattr(self, name).index_select(0, facts) for name in BY_FACT}
         columns |= {"offsets": offsets, "id_offsets": id_offsets, "ids": self.ids.index_select(0, letters)}
-        return self._with(columns)
+        return self.holding(columns)
 
     def joined(self, other: Bank) -> Bank:
         """The facts of this bank, then those of ``other``, which has the same kind of rows."""
@@ -155,9 +155,17 @@ class Bank(nn.Module):
         for name in ("offsets", "id_offsets"):
             mine, theirs = getattr(self, name), getattr(other, name)
             columns[name] = torch.cat([mine, mine[-1] + theirs[1:]])
-        return self._with(columns)
+        return self.holding(columns)
 
-    def _with(self, columns: dict[str, Tensor]) -> Bank:
+    def put_back(self, facts: Tensor, part: Bank) -> None:
+        """The inverse of ``take``: all that ``part`` knows of its facts is known of those numbered ``facts`` here."""
+        rows, _ = ragged_rows(self.offsets, facts)
+        for names, places in ((BY_EXPERT, rows), (BY_FACT, facts)):
+            for name in names:
+                getattr(self, name)[places] = getattr(part, name)
+
+    def holding(self, columns: dict[str, Tensor]) -> Bank:
+        """A bank of the same kind of rows that holds these tensors, its own by their names."""
         sizes = replace(
             self.sizes, facts=len(columns["loss"]), experts=len(columns["keys"]), id_bytes=len(columns["ids"])
         )

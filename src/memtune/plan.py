@@ -1,0 +1,97 @@
+"""The verb plan: what each shard of a project would take, measured on a few of its facts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from memtune.backbone import Backbone
+from memtune.config import Config
+from memtune.events import Note, OnEvent, ignore
+from memtune.project import Project
+from memtune.shards import Shard
+from memtune.store import backbone_of
+from memtune.tune import Tuning
+
+__all__ = ["PlanResult", "PlannedShard", "plan"]
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One part. ``first`` and ``last``: ids of facts; ``bytes``: of its file; ``seconds``: of fitting, expected."""
+
+    shard: str
+    facts: int
+    first: str
+    last: str
+    answer_tokens: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What fitting takes on machines like this one, the model being loaded.
+
+    ``seconds`` for the slowest shard, ``alone`` for one process. ``timed`` facts were fitted to know it.
+    """
+
+    facts: int
+    already: int
+    shards: tuple[PlannedShard, ...]
+    seconds: float
+    alone: float
+    timed: int
+    timed_seconds: float
+    load_seconds: float
+
+
+def plan(
+    project_dir: Path, config: Config, *, shards: int, on_event: OnEvent = ignore, backbone: Backbone | None = None
+) -> PlanResult:
+    """How the facts that are not learned yet fall into ``shards`` parts. Nothing is written.
+
+    Raises ProjectError, ModelError.
+    """
+    started = time.monotonic()
+    project = Project(project_dir)
+    backbone = backbone_of(project, backbone, on_event)
+    loaded = time.monotonic() - started
+    run = Tuning(project, backbone, config, on_event)
+    timed = run.chunks[0] if run.chunks else []
+    on_event(Note(f"timing {len(timed)} facts"))
+    started = time.monotonic()
+    if timed:
+        run.teacher.chunk(timed)
+    seconds = time.monotonic() - started
+    a_token = seconds / max(1, sum(map(run.bank.experts_of, timed)))
+    planned = [_planned(run, Shard(shards, number), a_token) for number in range(1, shards + 1)]
+    return PlanResult(
+        facts=len(run.teacher.facts),
+        already=len(run.teacher.facts) - len(run.todo),
+        shards=tuple(planned),
+        seconds=max(shard.seconds for shard in planned),
+        alone=sum(shard.seconds for shard in planned),
+        timed=len(timed),
+        timed_seconds=seconds,
+        load_seconds=loaded,
+    )
+
+
+def _planned(run: Tuning, shard: Shard, seconds_per_token: float) -> PlannedShard:
+    facts: Sequence[int] = list(chain.from_iterable(shard.part(run.chunks)))
+    bank = run.bank.take(torch.tensor(facts, dtype=torch.int64))
+    return PlannedShard(
+        shard=str(shard),
+        facts=len(facts),
+        first=bank.id_of(0) if facts else "",
+        last=bank.id_of(len(facts) - 1) if facts else "",
+        answer_tokens=bank.sizes.experts,
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in bank.state_dict().values()),
+        seconds=bank.sizes.experts * seconds_per_token,
+    )
