@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from memtune.additions import Conflict, changed_memory, conflicts
-from memtune.backbone import Backbone, load_backbone
+from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.difference import Difference, difference
 from memtune.errors import DataError, ProjectError
@@ -24,7 +24,7 @@ from memtune.fact import Fact, PackedFacts
 from memtune.history import History
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.store import check_backbone, keep_facts, load_facts, load_memory, memory_record, save_memory
+from memtune.store import backbone_of, keep_facts, load_facts, load_memory, memory_record, save_memory
 from memtune.teaching import FailedFact, Teacher
 from memtune.tune import CHUNK, TuneResult, summary
 from memtune.wordings import Wordings
@@ -156,10 +156,9 @@ def _carry_out(
     request: _Request, project_dir: Path, config: Config, on_event: OnEvent, backbone: Backbone | None
 ) -> ChangeResult:
     project = Project(project_dir)
-    model = project.need("model", "memtune ingest FACTS")
+    project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
-    backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
-    check_backbone(project, backbone)
+    backbone = backbone_of(project, backbone, on_event)
     with project.writing():
         return _Change(project, backbone, config, on_event).carried_out(request)
 

@@ -16,7 +16,7 @@ import transformers
 
 from memtune import __version__
 from memtune.asking import Asker, said_by
-from memtune.backbone import Backbone, load_backbone
+from memtune.backbone import Backbone
 from memtune.bench import Bench, Told
 from memtune.conditions import CONDITIONS, Condition, Surroundings
 from memtune.config import Config
@@ -27,7 +27,7 @@ from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, write_report
-from memtune.store import check_backbone, load_facts, load_memory
+from memtune.store import backbone_of, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
 
 __all__ = ["EvalResult", "Floors", "QuestionFiles", "Scope", "evaluate"]
@@ -70,8 +70,7 @@ def evaluate(
     out = out or project_dir
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is no directory", hint="--out takes a directory for eval.json and eval.html")
-    backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
-    check_backbone(project, backbone)
+    backbone = backbone_of(project, backbone, on_event)
     memory, facts = load_memory(project), load_facts(project)
     given = suites_of_files(files, facts, backbone.prompts)
     run = _Run(backbone, memory, facts, config, scope, on_event)  # hangs the memory on the backbone

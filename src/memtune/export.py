@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from memtune import __version__
-from memtune.backbone import Backbone, load_backbone
+from memtune.backbone import Backbone
 from memtune.bundle import MEMORY_FILE, write_bundle
 from memtune.checkpoints import quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
@@ -23,7 +23,7 @@ from memtune.events import Note, OnEvent, ignore
 from memtune.exported import note_export
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.store import check_backbone, load_facts, load_memory
+from memtune.store import backbone_of, load_facts, load_memory
 from memtune.visible import visible
 
 __all__ = ["FORMATS", "ExportResult", "export"]
@@ -74,14 +74,13 @@ def export(
     if link and format != "bundle":
         raise ConfigError("--link is for bundles: an adapter holds no backbone", hint="leave --link out")
     project = Project(project_dir)
-    model = project.need("model", "memtune ingest FACTS")
+    project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
     _check_place(out, replace)
     memory, facts = load_memory(project), load_facts(project)
     if not bool(memory.bank.accepted.any()):
         raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
-    backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
-    check_backbone(project, backbone)
+    backbone = backbone_of(project, backbone, on_event)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(out)
     try:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memtune.asking import Asker
-from memtune.backbone import Backbone, load_backbone
+from memtune.backbone import Backbone
 from memtune.events import OnEvent, ignore
 from memtune.memory.router import Route
 from memtune.project import Project
-from memtune.store import check_backbone, load_memory
+from memtune.store import backbone_of, load_memory
 
 __all__ = ["ProbeResult", "TokenProbability", "probe"]
 
@@ -46,10 +46,9 @@ def probe(
 ) -> Iterator[ProbeResult]:
     """Greedy answers, in the order of the questions, a batch at a time. Raises ProjectError, ModelError."""
     project = Project(project_dir)
-    model = project.need("model", "memtune ingest FACTS")
+    project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
-    backbone = backbone or load_backbone(model["name"], device=model["device"], dtype=model["dtype"], on_event=on_event)
-    check_backbone(project, backbone)
+    backbone = backbone_of(project, backbone, on_event)
     asker = Asker(backbone, load_memory(project))
     try:
         for start in range(0, len(questions), BATCH):
