@@ -74,6 +74,26 @@ def main_job(result: Result) -> str:
     return "\n".join([*table(("measured", "result"), rows), "", f"{conditions(result, 'answer_tokens')}."])
 
 
+def lora_race(result: Result) -> str:
+    """Tune beside LoRA at each learning rate that was run to its end."""
+    tune, first = result["tune"], result["tune"]["runs"][0]
+    seconds = sorted(run["processor_seconds"] for run in tune["runs"])
+    middle = (seconds[(len(seconds) - 1) // 2] + seconds[len(seconds) // 2]) / 2
+    rows = [("memtune, tune", "", f"{middle:,.0f} s", "1", *_race_share(result, tune))]
+    for rate, lora in result["lora"].items():
+        spent = lora["processor_seconds"]
+        rounds = f"{lora['details']['rounds']} epochs"
+        rows.append((f"LoRA at {rate}", rounds, f"{spent:,.0f} s", f"{spent / middle:.0f}", *_race_share(result, lora)))
+    titles = ("method", "", "processor seconds", "over tune", "accepted", "exact", "paraphrases exact")
+    made = f"Ingest, before tune, took {first['ingest']:,.0f} s."
+    return "\n".join([*table(titles, rows), "", f"{conditions(result, 'facts')}. {made}"])
+
+
+def _race_share(result: Result, method: dict[str, Any]) -> tuple[str, ...]:
+    asked = (f"{method[kind]['exact']} of {method[kind]['asked']}" for kind in ("exact", "paraphrase"))
+    return (f"{method['accepted']} of {result['facts']}", *asked)
+
+
 def side_by_side(result: Result) -> str:
     """One row for each method, in the order in which they ran; one that failed says so."""
     titles = ("method", "exact", "paraphrases exact", "near misses unchanged", "unrelated unchanged")
@@ -283,6 +303,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
+    "lora race": ("lora_race.json", lora_race),
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
