@@ -51,6 +51,7 @@ def ray():
     ray = pytest.importorskip("ray", reason='python -m pip install "memtune[ray]"')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else it keeps a token in the home directory
+        patch.setenv("RAY_worker_niceness", "0")  # 15 else: on a busy machine minutes instead of seconds
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield ray
