@@ -137,9 +137,9 @@ def _choose(device: str, dtype: str) -> tuple[dict[str, Any], str]:
 
 
 def _load(location: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     with quiet_transformers():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         model = AutoModelForCausalLM.from_pretrained(location, dtype=chosen["dtype"], use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(location)
     model.eval().requires_grad_(False)

