@@ -96,6 +96,18 @@ def test_a_conversation_goes_on_from_its_cache(model, tokenizer):
     assert [answers[0], answers[2]] == [TRAM[2], VALVE[2]]
 
 
+def test_a_cache_that_is_quantised_gives_the_same_answers(load, tokenizer):
+    """Runs where optimum-quanto is installed."""
+    pytest.importorskip("optimum.quanto")
+    model = load(trust_remote_code=True)
+    small = {"backend": "quanto", "nbits": 4, "q_group_size": 16, "residual_length": 8}
+    for fact in (TRAM, VALVE):
+        inputs = chat(tokenizer, [{"role": "user", "content": fact[1]}])
+        cache = {"cache_implementation": "quantized", "cache_config": small}
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=40, **cache)
+        assert tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == fact[2]
+
+
 def test_a_forward_compiled_once_serves_every_question(load, tokenizer):
     """What the memory does depends on the ids, which no compiled graph can: it stays outside the graph."""
     graphs = []
