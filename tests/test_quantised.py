@@ -52,9 +52,15 @@ def save_quantised(source, quantise, directory):
     return str(directory)
 
 
-@pytest.fixture(params=[int8, int8_with_head, nf4], ids=["int8", "int8 with its head", "nf4"])
-def quantised(request, checkpoint, tmp_path):
-    return save_quantised(checkpoint, request.param, tmp_path / "quantised")
+@pytest.fixture(scope="module", params=[int8, int8_with_head, nf4], ids=["int8", "int8 with its head", "nf4"])
+def quantised(request, checkpoint, tmp_path_factory):
+    return save_quantised(checkpoint, request.param, tmp_path_factory.mktemp("quantised") / "model")
+
+
+def taught(model, facts_file, project):
+    config, backbone = Config(model=model, verify="all"), load_backbone(model)
+    ingest(facts_file, project, config, backbone=backbone)
+    return backbone, tune(project, config, backbone=backbone)
 
 
 def weights(directory):
@@ -62,19 +68,24 @@ def weights(directory):
 
 
 def test_it_learns_the_facts_and_hands_them_on(quantised, facts_file, tmp_path):
-    config, project = Config(model=quantised, verify="all"), tmp_path / "project"
-    backbone = load_backbone(quantised)
+    backbone, result = taught(quantised, facts_file, tmp_path / "project")
+    assert (result.learned, result.verified_exact, result.failed) == (len(FACTS), len(FACTS), ())
+    assert export(tmp_path / "project", tmp_path / "bundle", backbone=backbone).exact == len(FACTS)
+    assert weights(tmp_path / "bundle") == weights(quantised)
+
+
+def test_no_export_changes_the_model_in_memory(checkpoint, facts_file, tmp_path):
+    """bitsandbytes lays NF4 weights out anew in the first pass; to ask it for them afterwards breaks them."""
+    model = save_quantised(checkpoint, nf4, tmp_path / "quantised")
+    backbone, _ = taught(model, facts_file, tmp_path / "project")
     ids = torch.arange(3, 40)[None]
     with torch.inference_mode():
         before = backbone.model(input_ids=ids).logits
-    ingest(facts_file, project, config, backbone=backbone)
-    result = tune(project, config, backbone=backbone)
-    assert (result.learned, result.verified_exact, result.failed) == (len(FACTS), len(FACTS), ())
-    for name, options in (("bundle", {}), ("linked", {"link": True}), ("adapter", {"format": "adapter"})):
-        assert export(project, tmp_path / name, backbone=backbone, **options).exact == len(FACTS)
-    assert weights(tmp_path / "bundle") == weights(tmp_path / "linked") == weights(quantised)
-    with torch.inference_mode():
-        assert torch.equal(before, backbone.model(input_ids=ids).logits)
+    for name, options in (("linked", {"link": True}), ("adapter", {"format": "adapter"})):
+        assert export(tmp_path / "project", tmp_path / name, backbone=backbone, **options).exact == len(FACTS)
+        with torch.inference_mode():
+            assert torch.equal(before, backbone.model(input_ids=ids).logits)
+    assert weights(tmp_path / "linked") == weights(model)
 
 
 def test_it_is_smaller_and_named_as_what_it_is(quantised, checkpoint):
@@ -115,9 +126,6 @@ def test_the_real_checkpoint_learns_in_fewer_bits(quantise, smollm2, tmp_path):
     model = save_quantised(resolve(smollm2, ignore).location, quantise, tmp_path / "quantised")
     file = tmp_path / "facts.jsonl"
     file.write_text("".join(EXAMPLES.read_text(encoding="utf-8").splitlines(keepends=True)[:12]), encoding="utf-8")
-    config, project = Config(model=model, verify="all"), tmp_path / "project"
-    backbone = load_backbone(model)
-    ingest(file, project, config, backbone=backbone)
-    result = tune(project, config, backbone=backbone)
+    backbone, result = taught(model, file, tmp_path / "project")
     assert (result.learned, result.verified_exact) == (12, 12)
-    assert export(project, tmp_path / "bundle", backbone=backbone).exact == 12
+    assert export(tmp_path / "project", tmp_path / "bundle", backbone=backbone).exact == 12
