@@ -223,6 +223,7 @@ def test_a_place_that_is_no_new_directory_is_refused(tuned, backbone, tmp_path, 
     assert files(tmp_path) == []
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_the_card_holds_names_as_text_on_one_line(done, backbone, tmp_path):
     """Whoever made the project named the model."""
     state = json.loads((done / "project.json").read_text())
