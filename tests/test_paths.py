@@ -34,7 +34,8 @@ IDS = (
     "two\nlines",
     "네\u200b",
 )
-OF_A_PROJECT = re.compile(r"project\.json|lock|(bank|router|facts)-[0-9a-f]{16}\.(safetensors|jsonl)|eval\.(json|html)")
+KEPT = r"(bank|router|facts|log|past)-[0-9a-f]{16}\.(safetensors|jsonl)"
+OF_A_PROJECT = re.compile(rf"project\.json|lock|eval\.(json|html)|{KEPT}")
 
 
 @pytest.fixture(scope="module")
