@@ -136,10 +136,11 @@ def attachment(backbone, memory):
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory, tuned, backbone):
-    directory = tmp_path_factory.mktemp("exported") / "bundle"
-    result = export(tuned, directory, backbone=backbone)
+    directory = tmp_path_factory.mktemp("exported")
+    project = shutil.copytree(tuned, directory / "project")  # which will know of this export
+    result = export(project, directory / "bundle", backbone=backbone)
     assert result.met
-    return directory
+    return directory / "bundle"
 
 
 @pytest.fixture(scope="session")

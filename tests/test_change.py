@@ -193,11 +193,11 @@ def test_a_project_that_was_not_tuned_says_what_to_run(fresh, config, backbone):
 def test_exports_are_marked_as_stale_and_made_anew(done, changing, backbone, tmp_path):
     out = tmp_path / "bundle"
     export(done, out, backbone=backbone)
-    assert changing(forget, ["valve"]).stale == (str(out),)
+    assert str(out) in changing(forget, ["valve"]).stale
     assert "--replace" in (out / STALE).read_text()
     export(done, out, replace=True, backbone=backbone)
     assert not (out / STALE).exists()
-    assert changing(add, [FERRY]).stale == (str(out),)
+    assert str(out) in changing(add, [FERRY]).stale
 
 
 def test_ingest_of_a_changed_file_does_the_difference_and_keeps_the_router(tmp_path, config, backbone):
