@@ -24,6 +24,8 @@ import memtune
 from memtune.backbone import load_backbone, quiet_transformers
 from memtune.errors import ModelError, ProjectError
 from memtune.export import export
+from memtune.exported import exports_of, mark_stale
+from memtune.history import History
 from memtune.memory.module import MemoryConfig
 from memtune.project import Project
 from memtune.store import load_facts, load_memory
@@ -200,6 +202,8 @@ def test_a_tensor_that_points_outside_another_is_refused(tampered, kind, change,
         (edit(ingest__expected_recall={}), "ingest.expected_recall is {}"),
         (edit(tune__until_loss="x\x1b[31m"), "tune.until_loss is 'x\\x1b[31m'"),
         (edit(seed="0"), "seed is '0'"),
+        (edit(exports={"directory": "/"}), "exports is {'directory': '/'}"),
+        (edit(exports=[{"directory": 5, "format": "bundle", "memory": []}]), "exports.directory is 5"),
     ],
 )
 def test_a_state_of_another_kind_is_refused_as_damaged(tampered, change, reason):
@@ -229,6 +233,22 @@ def test_stored_facts_that_are_none_are_named_with_their_line(tampered):
     assert str(caught.value).isprintable()
 
 
+def test_nothing_is_written_into_a_directory_that_a_project_calls_its_export(tampered, tmp_path):
+    other = tmp_path / "not-an-export"
+    other.mkdir()
+    record = {"directory": str(other), "format": "bundle", "memory": []}
+    project = Project(tampered(edit(exports=[record])))
+    assert [export.state for export in exports_of(project)] == ["missing"]
+    assert mark_stale(project) == () and not list(other.iterdir())
+
+
+@pytest.mark.parametrize("line", [b"{}", b"5", b"{", b"[" * 100_000, b'{"added": 1, "changed": [], "removed": []}'])
+@pytest.mark.parametrize("kind", ["log", "past"])
+def test_a_history_of_another_making_is_refused(tampered, kind, line):
+    with pytest.raises(ProjectError, match="holds no sound history"):
+        History(Project(tampered(kind=kind, data=line)))
+
+
 # --- adapters
 
 
@@ -240,8 +260,10 @@ def base(checkpoint):
 
 @pytest.fixture(scope="module")
 def exported_adapter(tuned, backbone, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("exported") / "adapter"
-    assert export(tuned, directory, format="adapter", backbone=backbone).met
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copytree(tuned, folder / "project")  # a project remembers its exports, and this one is shared
+    directory = folder / "adapter"
+    assert export(folder / "project", directory, format="adapter", backbone=backbone).met
     return directory
 
 

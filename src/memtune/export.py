@@ -16,11 +16,11 @@ from pathlib import Path
 
 from memtune import __version__
 from memtune.backbone import Backbone
-from memtune.bundle import MEMORY_FILE, write_bundle
+from memtune.bundle import write_bundle
 from memtune.checkpoints import quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.exported import note_export
+from memtune.exported import is_export, note_export
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import backbone_of, load_facts, load_memory
@@ -112,15 +112,11 @@ def _check_place(out: Path, replace: bool) -> None:
         return
     if not replace:
         hint = "name a new directory, or put this one aside"
-        if _is_export(out):
+        if is_export(out):
             hint = f"make it anew with: memtune export {shlex.quote(str(out))} --replace"
         raise ProjectError(f"{out} is there already", hint=hint)
-    if not _is_export(out):
+    if not is_export(out):
         raise ProjectError(f"{out} is no export of memtune: it is not replaced", hint="name a new directory")
-
-
-def _is_export(out: Path) -> bool:
-    return any((out / name).is_file() for name in (MEMORY_FILE, "adapter_config.json"))
 
 
 def _beside(out: Path) -> Path:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memtune.bundle import MEMORY_FILE
 from memtune.project import Project, write_beside
 
-__all__ = ["STALE", "Export", "exports_of", "mark_stale", "note_export"]
+__all__ = ["STALE", "Export", "exports_of", "is_export", "mark_stale", "note_export"]
 
 STALE = "STALE.md"
 KEPT = ("bank", "router")
@@ -56,7 +57,12 @@ def _memory(project: Project) -> list[str]:
     return [project.state["files"][kind]["sha256"] for kind in KEPT]
 
 
+def is_export(directory: Path) -> bool:
+    """Whether something that memtune exports is there: a project may come from elsewhere and name any directory."""
+    return any((directory / name).is_file() for name in (MEMORY_FILE, "adapter_config.json"))
+
+
 def _state(record: dict[str, Any], memory: list[str]) -> str:
-    if not Path(record["directory"]).is_dir():
+    if not is_export(Path(record["directory"])):
         return "missing"
     return "current" if record["memory"] == memory else "stale"

@@ -60,8 +60,13 @@ class History:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.entries = [_entry(values) for values in _rows(project, "log")]
-        self._past = [_Past(values.pop("change"), _fact(values)) for values in _rows(project, "past")]
+        try:
+            self.entries = [_entry(values) for values in _rows(project, "log")]
+            self._past = [_Past(values.pop("change"), _fact(values)) for values in _rows(project, "past")]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # lines of another making
+            raise ProjectError(
+                f"{project.root} holds no sound history: {error}", hint="restore it from a backup"
+            ) from error
 
     def broken(self) -> Entry | None:
         """The first entry that does not stand behind the one it was written after."""

@@ -41,15 +41,19 @@ def check_state(state: Mapping[str, Any]) -> None:
         record = state.get(stage)
         if record is not None:
             _check_record(stage, record, kinds | dict.fromkeys(FIGURES, FIGURE))
+    exports = state.get("exports", [])
+    for record in exports if isinstance(exports, list) else [exports]:
+        _check_record("exports", record, {"directory": TEXT, "format": TEXT, "memory": (list,)}, whole=True)
     files = state.get("files", {})
     for kind, record in files.items() if isinstance(files, dict) else [("files", files)]:
-        _check_record(f"files.{kind}", record, {"name": TEXT, "sha256": TEXT, "bytes": COUNT})
-        if not _FILE.fullmatch(record.get("name", "")):
-            raise ValueError(f"files.{kind} is named {show(record.get('name'))}")
+        _check_record(f"files.{kind}", record, {"name": TEXT, "sha256": TEXT, "bytes": COUNT}, whole=True)
+        if not _FILE.fullmatch(record["name"]):
+            raise ValueError(f"files.{kind} is named {show(record['name'])}")
 
 
-def _check_record(name: str, record: object, kinds: Mapping[str, tuple[type, ...]]) -> None:
-    if not isinstance(record, dict):
+def _check_record(name: str, record: object, kinds: Mapping[str, tuple[type, ...]], *, whole: bool = False) -> None:
+    """``whole``: every entry is there."""
+    if not isinstance(record, dict) or (whole and not kinds.keys() <= record.keys()):
         raise ValueError(f"{name} is {show(record)}")
     for key, kind in kinds.items():
         if key in record and type(record[key]) not in kind:
