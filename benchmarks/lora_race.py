@@ -25,10 +25,10 @@ import torch
 from common import timed_twice, write_results
 from one_rival import MARGIN, recall
 from rivals import lora, ours
-from rivals.base import Goal, Rival
-from rivals.training import batches_of, token_losses
+from rivals.base import Rival
 
 from memtune.backbone import Backbone, load_backbone
+from memtune.evidence.training import Goal, batches_of, token_losses
 from memtune.facts import Fact, read_facts
 from memtune.teaching import accepts
 

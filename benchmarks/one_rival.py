@@ -17,9 +17,10 @@ from typing import Any
 
 from common import NEW_TOKENS, peak_bytes, timed, timed_twice
 from rivals import METHODS
-from rivals.base import Goal, Reply, Rival
+from rivals.base import Reply, Rival
 
 from memtune.backbone import load_backbone
+from memtune.evidence.training import Goal
 from memtune.facts import Fact
 
 MARGIN = 8  # new tokens beyond the longest stored answer: an answer that does not stop by then is not exact

@@ -116,8 +116,9 @@ def exported(model: str, folder: Path) -> Row:
 
 
 def lora(model: str, facts_file: str, limit: int) -> Row:
-    from rivals.base import Goal
     from rivals.lora import teach
+
+    from memtune.evidence.training import Goal
 
     teach(load_backbone(model), read_facts(facts_file)[:limit], Goal(epochs=EPOCHS))
     return {"epochs": EPOCHS, "peak_bytes": peak_bytes()}

@@ -22,10 +22,11 @@ from typing import Any
 from common import NEW_TOKENS, questions_of, timed, write_results
 from plot import plot
 from rivals import METHODS
-from rivals.base import Goal, plain_prompts
+from rivals.base import plain_prompts
 
 from memtune.asking import greedy
 from memtune.backbone import Backbone, load_backbone
+from memtune.evidence.training import Goal
 from memtune.facts import read_facts
 
 WORKER = Path(__file__).with_name("one_rival.py")

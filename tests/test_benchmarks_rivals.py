@@ -12,6 +12,7 @@ from tiny import FACTS
 
 from memtune.asking import greedy
 from memtune.backbone import load_backbone
+from memtune.evidence.training import Goal, batches_of, fact_losses
 from memtune.facts import Fact
 
 ROOT = Path(__file__).parents[1]
@@ -22,13 +23,13 @@ from common import peak_bytes, without_lists  # noqa: E402
 from one_rival import recall, unchanged  # noqa: E402
 from plot import plot  # noqa: E402
 from rivals import METHODS  # noqa: E402
-from rivals.base import Goal, Reply, plain_prompts  # noqa: E402
+from rivals.base import Reply, plain_prompts  # noqa: E402
 from rivals.grace import JUST_LESS, Codebook  # noqa: E402
 from rivals.grace import teach as teach_grace  # noqa: E402
 from rivals.locft import late_layer  # noqa: E402
 from rivals.rag import Notes, as_turns, quoted  # noqa: E402
 from rivals.rag import teach as teach_notes  # noqa: E402
-from rivals.training import Upper, batches_of, fact_losses  # noqa: E402
+from rivals.training import Upper  # noqa: E402
 
 TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS]
 OTHER = ["Who keeps the bees at Norwick?", "What colour is the sky over Quell?"]

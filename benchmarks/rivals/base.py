@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from memtune.asking import Answer
 from memtune.backbone import Backbone
+from memtune.evidence.training import Goal
 from memtune.facts import Fact
-
-
-@dataclass(frozen=True)
-class Goal:
-    """When a method that trains may stop."""
-
-    target: float = 0.01  # nats per answer token, the mean over a fact's answer, for every fact
-    epochs: int = 40  # at most
-    processor_seconds: float = math.inf  # of all threads; no epoch begins after so many
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ independent and Adam works number by number, so each comes out as if trained alo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from memtune.asking import greedy
 from memtune.backbone import Backbone
+from memtune.evidence.training import Batch, Goal, batches_of, fact_losses, measure
 from memtune.facts import Fact
 
-from .base import Goal, Reply, plain_prompts
+from .base import Reply, plain_prompts
 from .locft import late_layer
-from .training import Batch, Upper, batches_of, fact_losses, measure, say
+from .training import Upper, say
 
 DEPTH = 0.8  # of the way up; the paper's code edits one late layer
 RADIUS = 1.0
@@ -172,4 +174,4 @@ def _train(
         if worst <= goal.target:
             break
         optimiser.step()
-    return values.detach(), measure(step, batches, losses_of, goal).details()
+    return values.detach(), asdict(measure(step, batches, losses_of, goal))

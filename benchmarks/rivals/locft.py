@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from torch import Tensor, nn
 
 from memtune.backbone import Backbone
+from memtune.evidence.training import Batch, Goal, batches_of, fact_losses, fit
 from memtune.facts import Fact
 from memtune.memory.states import decoder_layers
 
-from .base import Goal
 from .lora import Trained
-from .training import Batch, Upper, batches_of, fact_losses, fit
+from .training import Upper, say_epoch
 
 DEPTH = 0.8  # of the way up
 RATE = 1e-3
@@ -36,8 +37,8 @@ def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Trained:
     def losses_of(batch: Batch) -> Tensor:
         return fact_losses(upper.final(batch), backbone.head, batch)
 
-    reached = fit("locft", [matrix.weight], batches, losses_of, goal, RATE)
+    reached = fit([matrix.weight], batches, losses_of, goal, RATE, say_epoch("locft"))
     matrix.weight.requires_grad_(False)
     size = matrix.weight.numel() * matrix.weight.element_size()
     settings = {"layer": number, "matrix": "mlp.down_proj", "rate": RATE}
-    return Trained(backbone, size, settings | reached.details())
+    return Trained(backbone, size, settings | asdict(reached))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from memtune.asking import greedy
 from memtune.backbone import Backbone
+from memtune.evidence.search import FactSearch
+from memtune.evidence.training import Goal
 from memtune.facts import Fact
 
-from .base import Goal, Reply, plain_prompts
+from .base import Reply, plain_prompts
 
 PROMPT = """\
 {question}
@@ -25,24 +25,15 @@ class Notes:
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self.facts = list(facts)
-        self._db = sqlite3.connect(":memory:")
-        self._db.execute("CREATE VIRTUAL TABLE notes USING fts5(question, answer)")
-        rows = [(number, fact.question, fact.answer) for number, fact in enumerate(facts)]
-        self._db.executemany("INSERT INTO notes(rowid, question, answer) VALUES (?, ?, ?)", rows)
+        self._search = FactSearch(self.facts)
 
     @property
     def bytes(self) -> int:
-        pages, size = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-        return int(pages * size)
+        return self._search.bytes
 
     def find(self, question: str, count: int) -> list[Fact]:
-        """The best notes, best first; the words are alternatives, as a question never matches as a whole."""
-        words = dict.fromkeys(re.findall(r"\w+", question.casefold()))
-        if not words:
-            return []
-        query = " OR ".join(f'"{word}"' for word in words)
-        found = self._db.execute("SELECT rowid FROM notes WHERE notes MATCH ? ORDER BY rank LIMIT ?", (query, count))
-        return [self.facts[number] for (number,) in found]
+        """The best notes, best first."""
+        return [self.facts[number] for number in self._search.find(question, count)]
 
 
 Turns = list[dict[str, str]]
