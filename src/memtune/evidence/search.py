@@ -19,6 +19,7 @@ class FactSearch:
         self._db.execute("CREATE VIRTUAL TABLE facts USING fts5(question, answer)")
         rows = ((number, "\n".join((f.question, *f.paraphrases)), f.answer) for number, f in enumerate(facts))
         self._db.executemany("INSERT INTO facts(rowid, question, answer) VALUES (?, ?, ?)", rows)
+        self._db.commit()  # the index is written then, not before
 
     @property
     def bytes(self) -> int:
