@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+import warnings
 
 import pytest
 import torch
@@ -136,6 +138,45 @@ def test_a_forward_compiled_by_inductor_gives_the_same_answer(load, tokenizer):
     inputs = chat(tokenizer, [{"role": "user", "content": TRAM[1]}])
     out = model.generate(**inputs, do_sample=False, max_new_tokens=40, cache_implementation="static")
     assert tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == TRAM[2]
+
+
+class TestContinuousBatching:
+    """Many requests in one row of ids: no answer may come from another request than its own."""
+
+    @pytest.fixture(autouse=True)
+    def _own_warnings(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # transformers' own, of what it will call differently
+            yield
+
+    @pytest.fixture
+    def answers(self, load, tokenizer):
+        def ask(questions, *, sequences=1, **batching):
+            model = load(trust_remote_code=True)
+            wanted = transformers.GenerationConfig(
+                max_new_tokens=24, do_sample=sequences > 1, num_return_sequences=sequences,
+                eos_token_id=model.generation_config.eos_token_id, pad_token_id=0,
+            )  # fmt: skip
+            inputs = [chat(tokenizer, [{"role": "user", "content": q}])["input_ids"][0].tolist() for q in questions]
+            small = transformers.ContinuousBatchingConfig(**{"num_blocks": 64, "page_size": 16} | batching)
+            out = model.generate_batch(inputs=inputs, generation_config=wanted, continuous_batching_config=small)
+            alone = model.generate(torch.tensor(inputs[-1])[None], max_new_tokens=24, do_sample=False)
+            self.alone = tokenizer.decode(alone[0, len(inputs[-1]) :], skip_special_tokens=True)
+            order = sorted(out, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+            return [tokenizer.decode(out[name].generated_tokens, skip_special_tokens=True) for name in order]
+
+        return ask
+
+    @pytest.mark.parametrize("room", [48, 512])
+    def test_every_request_gets_its_own_answer(self, answers, room):
+        """In little room, some requests are read while others are answered; pages are handed on between them."""
+        asked = [fact for fact in FACTS if len(fact[2]) < 30] * 3
+        found = answers([fact[1] for fact in asked] + [UNKNOWN], max_batch_tokens=room)
+        assert found == [fact[2] for fact in asked] + [self.alone]
+
+    def test_copies_of_a_request_go_on_from_its_prompt(self, answers):
+        found = answers([TRAM[1], VALVE[1]], sequences=3, max_batch_tokens=256)
+        assert found == [TRAM[2][: len(found[0])]] * 3 + [VALVE[2]] * 3
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ decode step all agree. The backbone's keys and values never see the memory; wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from .bank import Bank, BankSizes, Projections
 from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
 from .routes import Routes
+from .sequences import Seen, Span, follow, remember
 from .sound import WIDEST, check_numbers, check_tensors, numbers_of, parts_of, sizes_of
 from .states import StateReader
 from .turns import Turn, TurnFormat
@@ -26,8 +27,6 @@ from .turns import Turn, TurnFormat
 __all__ = ["Attachment", "Memory", "MemoryConfig"]
 
 Ids = tuple[int, ...]
-_IDS = "_memtune_ids"  # the ids that a cache has seen ride on the cache itself
-_NO_TOKEN = -1  # padding on the left: no template run can match it
 
 
 @dataclass(frozen=True)
@@ -109,14 +108,6 @@ class Memory(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """The ids that the model has read: (batch, tokens), _NO_TOKEN where padded or unknown."""
-
-    ids: Tensor
-    prompt_end: int  # where the first chunk ended: generation began there
-
-
-@dataclass(frozen=True)
 class _Write:
     """One place that is written: batch row, position in this chunk, fact and answer step."""
 
@@ -136,7 +127,7 @@ class Attachment:
         self._routes = Routes(memory.router, self.read)
         self._writes: list[_Write] = []
         self._chunk: tuple[int, Any] = (0, 0)  # positions in this chunk, the caller's logits_to_keep
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         write = torch.compiler.disable(self._write)  # what it does depends on the ids: traced, it is compiled each time
         self._hooks = [
             model.register_forward_pre_hook(self._follow, with_kwargs=True),
@@ -163,28 +154,30 @@ class Attachment:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if not self.enabled or ids is None:
             return
-        self._seen = _seen_ids(ids, _cache_in(kwargs), kwargs.get("attention_mask"))
+        self._seen = follow(ids, kwargs, self.memory.config.format.is_chat)
         self._chunk = (ids.shape[1], kwargs.get("logits_to_keep", 0))
-        self._writes = self._plan(self._seen, ids.shape[1])
+        self._writes = self._plan(self._seen.spans)
 
-    def _plan(self, seen: _Seen, length: int) -> list[_Write]:
-        """Routes the questions whose answers reach into the last ``length`` positions."""
-        total = seen.ids.shape[1]
-        chunk = total - length
-        asked: list[tuple[int, Turn, Ids]] = []
-        for row, tokens in enumerate(seen.ids.tolist()):
-            for turn in self.memory.config.format.turns(tokens, seen.prompt_end):
+    def _plan(self, spans: Sequence[Span]) -> list[_Write]:
+        """Routes the questions whose answers reach into the new ids of each sequence."""
+        asked: list[tuple[Span, Turn]] = []
+        for span in spans:
+            old, total = len(span.ids) - span.length, len(span.ids)
+            for turn in self.memory.config.format.turns(span.ids, span.prompt_end):
                 # The state at position p predicts token p + 1: the answer is written from one position earlier.
-                if turn.until > chunk and turn.answer <= total:
-                    asked.append((row, turn, tuple(tokens[turn.start : turn.end])))
-        writes = []
-        for (row, turn, _), route in zip(asked, self.route([ids for _, _, ids in asked]), strict=True):
-            if self.memory.fires(route):
-                start = turn.answer - 1
-                end = min(start + self.memory.bank.experts_of(route.fact), turn.until, total)
-                places = range(max(start, chunk), end)
-                writes += [_Write(row, place - chunk, route.fact, place - start) for place in places]
-        return writes
+                if turn.until > old and turn.answer <= total:
+                    asked.append((span, turn))
+        routes = self.route([tuple(span.ids[turn.start : turn.end]) for span, turn in asked])
+        fired = [(*one, route.fact) for one, route in zip(asked, routes, strict=True) if self.memory.fires(route)]
+        return [write for span, turn, fact in fired for write in self._places(span, turn, fact)]
+
+    def _places(self, span: Span, turn: Turn, fact: int) -> Iterator[_Write]:
+        """Where the answer ``fact`` to ``turn`` is written among the new ids."""
+        old, total = len(span.ids) - span.length, len(span.ids)
+        first = turn.answer - 1
+        end = min(first + self.memory.bank.experts_of(fact), turn.until, total)
+        for place in range(max(first, old), end):
+            yield _Write(span.row, span.start + place - old, fact, place - first)
 
     def _write(self, _head: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """At the LM head's input: adds the memory where it fires. None, which changes nothing, where it does not."""
@@ -193,52 +186,25 @@ class Attachment:
             return None
         hidden: Tensor = args[0]
         kept = self._kept_places(hidden.shape[1])
-        writes = [w for w in planned if w.place in kept]
+        writes = [(w.row, at, w.fact, w.step) for w in planned for at in kept.get(w.place, ())]
         if not writes:
             return None
-        columns = [[w.row for w in writes], [kept[w.place] for w in writes]]
-        columns += [[w.fact for w in writes], [w.step for w in writes]]
-        rows, at, facts, steps = torch.tensor(columns, device=hidden.device)
+        rows, at, facts, steps = torch.tensor(writes, device=hidden.device).T
         written = hidden.clone()
         written[rows, at] += self.memory.write(hidden[rows, at], facts, steps)
         return (written, *args[1:])
 
-    def _kept_places(self, width: int) -> dict[int, int]:
-        """Position in the chunk -> position in what the head sees: ``logits_to_keep`` may have cut it."""
+    def _kept_places(self, width: int) -> dict[int, list[int]]:
+        """Position in the chunk -> positions in what the head sees: ``logits_to_keep`` may have cut or repeated it."""
         length, kept = self._chunk
         places = kept.tolist() if isinstance(kept, Tensor) else range(length - width, length)
-        return {place % length: i for i, place in enumerate(places)}
+        found: dict[int, list[int]] = {}
+        for at, place in enumerate(places):
+            found.setdefault(place % length, []).append(at)
+        return found
 
     def _remember(self, _model: Any, _args: Any, out: Any) -> None:
         """After a forward pass: the cache learns which ids it holds, for the next decode step."""
-        cache = _cache_in(out) if isinstance(out, Mapping) else None
-        if cache is not None and self._seen is not None:
-            setattr(cache, _IDS, self._seen)
+        if self._seen is not None:
+            remember(self._seen, out)
         self._seen = None
-
-
-def _cache_in(entries: Mapping[str, Any]) -> Any:
-    """The cache by the names that models give it: keys and values, or recurrent states."""
-    return entries.get("past_key_values") or entries.get("cache_params")
-
-
-def _length(cache: Any) -> int:
-    """Positions that the cache holds. One of recurrent states alone cannot tell, but cannot be cut either."""
-    try:
-        return int(cache.get_seq_length())
-    except ValueError:
-        seen: _Seen | None = getattr(cache, _IDS, None)
-        return 0 if seen is None else seen.ids.shape[1]
-
-
-def _seen_ids(ids: Tensor, cache: Any, mask: Tensor | None) -> _Seen:
-    past = _length(cache) if cache is not None else 0
-    if mask is not None and mask.dim() == 2 and mask.shape[1] >= ids.shape[1]:
-        ids = ids.masked_fill(mask[:, -ids.shape[1] :] == 0, _NO_TOKEN)
-    if past == 0:
-        return _Seen(ids, ids.shape[1])
-    before: _Seen | None = getattr(cache, _IDS, None)
-    if before is None or len(before.ids) != len(ids) or before.ids.shape[1] < past:
-        unknown = ids.new_full((len(ids), past), _NO_TOKEN)
-        return _Seen(torch.cat([unknown, ids], 1), past)
-    return _Seen(torch.cat([before.ids[:, :past], ids], 1), before.prompt_end)
