@@ -97,25 +97,24 @@ def _race_share(result: Result, method: dict[str, Any]) -> tuple[str, ...]:
 def side_by_side(result: Result) -> str:
     """One row for each method, in the order in which they ran; one that failed says so."""
     titles = ("method", "exact", "paraphrases exact", "near misses unchanged", "unrelated unchanged")
-    titles += ("seconds a fact", "peak memory", "kept, a fact", "extra tokens a question", "seconds a question")
-    rows = [side_by_side_row(name, method) for name, method in result["methods"].items()]
+    titles += ("processor seconds a fact", "peak memory", "kept, a fact", "extra tokens a question")
+    rows = [side_by_side_row(name, method, result["facts"]) for name, method in result["methods"].items()]
     asked = result["asked"]
     sets = f"{asked['paraphrases']} paraphrases, {asked['near_miss']} near misses, {asked['unrelated']} unrelated"
     return "\n".join([*table(titles, rows), "", f"{conditions(result, 'facts')}; asked: {sets}."])
 
 
-def side_by_side_row(name: str, method: dict[str, Any]) -> tuple[str, ...]:
+def side_by_side_row(name: str, method: dict[str, Any], facts: int) -> tuple[str, ...]:
     if "failed" in method:
-        return (name, f"failed: {method['failed']}", *[""] * 8)
+        return (name, f"failed: {method['failed']}", *[""] * 7)
     kinds = (("exact", "exact"), ("paraphrase", "exact"), ("near_miss", "unchanged"), ("unrelated", "unchanged"))
     return (
         method["says"],
         *(percent(method[kind], figure) for kind, figure in kinds),
-        f"{method['seconds_per_fact']:.2g}",
+        f"{method['seconds']['teach_cpu'] / facts:.2g}",
         gibibytes(method["peak_bytes"]["asked"]),
         size(method["bytes_per_fact"]),
         f"{method['extra_tokens_per_question']:.0f}",
-        f"{method['exact']['seconds_per_question']:.2f}",
     )
 
 

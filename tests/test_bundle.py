@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import threading
-import time
-import urllib.request
 import warnings
 
 import pytest
 import torch
 import transformers
+from serving import serving
 from tiny import FACTS
 
 TRAM, VALVE = FACTS[2], FACTS[1]
@@ -184,35 +179,10 @@ def server(bundle, tmp_path):
     """``transformers serve`` with the bundle, as a user starts it; its address."""
     for name in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(name)
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(bundle)]
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        [*command, "--trust-remote-code", "--port", str(port)], env=environment, stdout=log, stderr=subprocess.STDOUT
-    )
-    address = f"http://localhost:{port}"
-    try:
-        wait_for(f"{address}/health", process, tmp_path / "log")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
-
-
-def wait_for(url, process, log, seconds=120):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                return json.load(answer)
-        except OSError:
-            time.sleep(0.5)
-    raise TimeoutError(log.read_text())
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(bundle), "--trust-remote-code"]
+    modules = str(tmp_path / "modules")
+    with serving(lambda port: [*command, "--port", str(port)], tmp_path / "log", HF_MODULES_CACHE=modules) as started:
+        yield started.address
 
 
 def test_a_server_answers_an_openai_client(server, bundle):
