@@ -186,7 +186,7 @@ class TestReport:
         (tmp_path / "side_by_side.json").write_text(json.dumps(_result()), encoding="utf-8")
         page = "top\n<!-- side by side: begin -->\nold\n<!-- side by side: end -->\nbottom\n"
         written = report.with_tables(page, tmp_path)
-        assert "| LoRA | 50% | 25% | - | 0% | 3.5 | 1.50 GiB | 2.0 MiB | 7 | 0.25 |" in written
+        assert "| LoRA | 50% | 25% | - | 0% | 1.5 | 1.50 GiB | 2.0 MiB | 7 |" in written
         assert written.startswith("top\n") and written.endswith("\nbottom\n") and "old" not in written
         assert "| grace | failed: exit code 1 |" in written
 
@@ -241,6 +241,7 @@ def _result():
     lora = {
         "says": "LoRA",
         "seconds_per_fact": 3.5,
+        "seconds": {"teach_cpu": 6.0},
         "bytes_per_fact": 2 << 20,
         "extra_tokens_per_question": 7.0,
         "peak_bytes": {"asked": 3 << 29},
