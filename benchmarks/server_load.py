@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from common import in_a_process, questions_of, write_results
+from common import in_a_process, questions_of, timed, write_results
 from serving import Server, serving
 
 from memtune.facts import read_facts
@@ -176,10 +176,10 @@ def main() -> int:
         command += ["--cb-max-batch-tokens", str(args.batch_tokens)]
         with serving(lambda port: [*command, "--port", str(port)], Path(folder) / "log") as server:
             load = Load(server, args.bundle, asked, args.minutes * 60)
-            asyncio.run(load.run(args.clients))
+            _, seconds = timed(lambda: asyncio.run(load.run(args.clients)))  # the last answers come after the time
     kinds = {kind: tally.figures() for kind, tally in load.tallies.items()}
     answered = sum(one["answered"] for one in kinds.values())
-    total = {"answered": answered, "answers_a_second": answered / (args.minutes * 60)}
+    total = {"answered": answered, "seconds": seconds, "answers_a_second": answered / seconds}
     write_results(args, {"total": total, "kinds": kinds, "server": growth(load.memory)})
     return int(any(tally.wrong_fact or tally.failed for tally in load.tallies.values()))
 

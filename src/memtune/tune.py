@@ -41,6 +41,7 @@ class TuneResult:
     seconds: float  # fitting, certifying and verifying; loading the model is not in it
     interrupted: bool
     failed: tuple[FailedFact, ...]
+    fit_seconds: float = 0.0  # of them, without verifying; 0 where others fitted the facts
 
     @property
     def met(self) -> bool:
@@ -88,7 +89,9 @@ class _NowAndThen:
             self._due = now + max(self._every, (now - started) / SHARE)
 
 
-def summary(teacher: Teacher, *, already: int, seconds: float, interrupted: bool = False) -> TuneResult:
+def summary(
+    teacher: Teacher, *, already: int, seconds: float, interrupted: bool = False, fit_seconds: float = 0.0
+) -> TuneResult:
     """Where the memory stands after ``teacher`` did its work."""
     accepted = teacher.bank.accepted
     losses, worst = teacher.bank.loss[accepted], teacher.bank.worst[accepted]
@@ -105,6 +108,7 @@ def summary(teacher: Teacher, *, already: int, seconds: float, interrupted: bool
         seconds=seconds,
         interrupted=interrupted,
         failed=teacher.failed(),
+        fit_seconds=fit_seconds,
     )
 
 
@@ -124,6 +128,7 @@ class Tuning:
         self.todo: list[int] = torch.nonzero(~self.bank.accepted).squeeze(1).tolist()
         self.chunks = [self.todo[start : start + CHUNK] for start in range(0, len(self.todo), CHUNK)]
         self.done = 0  # chunks
+        self.fit_seconds = 0.0
 
     @property
     def seconds(self) -> float:
@@ -135,12 +140,14 @@ class Tuning:
         Progress is told of the facts ``among`` (any,), by their numbers.
         """
         report, now_and_then = _NowAndThen(lambda: self._report(among), REPORT_EVERY), _NowAndThen(save, SAVE_EVERY)
+        started = time.monotonic()
         for chunk in chunks:
             report()
             now_and_then()
             self.teacher.chunk(chunk)
             self.done += 1
         self._report(among)
+        self.fit_seconds = time.monotonic() - started
 
     def verify(self) -> None:
         everything = self.teacher.config.verify == "all"
@@ -149,7 +156,8 @@ class Tuning:
     def finish(self, interrupted: bool = False) -> TuneResult:
         """Saves the state with its record."""
         already = len(self.teacher.facts) - len(self.todo)
-        result = summary(self.teacher, already=already, seconds=self.seconds, interrupted=interrupted)
+        spent = {"seconds": self.seconds, "fit_seconds": self.fit_seconds}
+        result = summary(self.teacher, already=already, interrupted=interrupted, **spent)
         self.save(result)
         return result
 

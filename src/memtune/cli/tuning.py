@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from memtune.config import Config
 from memtune.errors import ConfigError, TargetNotMet
 
 if TYPE_CHECKING:
+    from memtune.plan import PlanResult
     from memtune.tune import TuneResult
 
 UntilLossOption = Annotated[
@@ -127,28 +128,53 @@ def _show_tuned(shown: ui.Ui, result: TuneResult, project: Path) -> None:
         )
 
 
-@app.command(epilog="\b\nExamples:\n  memtune plan --shards 8\n  memtune plan --shards 8 --json")
+@app.command(
+    epilog="\b\nExamples:\n  memtune plan --against-lora\n  memtune plan --shards 8 --json\n"
+    "  memtune plan --json > plan.json; memtune tune; memtune plan --check plan.json"
+)
 def plan(
     shards: Annotated[int, typer.Option(metavar="N", min=1, help="Parts to cut the facts into.")] = 1,
+    against_lora: Annotated[
+        bool, typer.Option("--against-lora", help="Time a step of LoRA too; it takes several times the memory.")
+    ] = False,
+    watts: Annotated[
+        float | None, typer.Option(metavar="W", min=0.0, help="What the machine draws, to say the energy.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="After tune: what a plan, kept as JSON, said and what happened.")
+    ] = None,
     until_loss: UntilLossOption = None,
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what each shard would take, and its commands.
+    """Say what tuning would take: operations, seconds, bytes, energy.
 
-    Up to 128 facts are fitted to time it; nothing is written.
+    Up to 128 facts are fitted to time it; nothing is written. With shards, what each of them takes, and its commands.
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config, until_loss=until_loss)
+        if check is not None:
+            from memtune.evidence.forecast import forecast
+
+            shown.show(forecast(project, check), ui.forecast_view)
+            return
         from memtune.plan import plan as run
 
-        result = run(project, settings, shards=shards, on_event=shown.on_event)
-        commands = [f"memtune tune --shard {planned.shard}{in_project(project)}" for planned in result.shards]
-        if len(commands) > ui.LIST_CAP:
-            commands = [f"memtune tune --shard I/{shards}{in_project(project)}    for I from 1 to {shards}"]
-        shown.show(result, ui.plan_view, *commands, f"memtune merge{in_project(project)}")
+        options: dict[str, Any] = {"shards": shards, "against_lora": against_lora, "watts": watts}
+        result = run(project, settings, **options, on_event=shown.on_event)
+        shown.show(result, ui.plan_view, *_planned(result, shards, in_project(project)))
+
+
+def _planned(result: PlanResult, shards: int, project: str) -> list[str]:
+    """The commands that do what was planned."""
+    if shards == 1:
+        return [f"memtune tune{project}"]
+    commands = [f"memtune tune --shard {planned.shard}{project}" for planned in result.shards]
+    if len(commands) > ui.LIST_CAP:
+        commands = [f"memtune tune --shard I/{shards}{project}    for I from 1 to {shards}"]
+    return [*commands, f"memtune merge{project}"]
 
 
 @app.command(epilog="\b\nExamples:\n  memtune merge\n  memtune merge --verify all")

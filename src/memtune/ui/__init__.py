@@ -19,8 +19,9 @@ from rich.text import Text
 from memtune.events import Event, ModelLoaded, Note
 from memtune.project import finite
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
-from memtune.ui.job import eval_view, export_view, ingest_view, plan_view, probe_view, shard_view, tune_view
+from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shard_view, tune_view
 from memtune.ui.parts import LIST_CAP
+from memtune.ui.plan import forecast_view, plan_view
 from memtune.ui.progress import LiveProgress, PlainProgress
 from memtune.visible import visible
 
@@ -35,6 +36,7 @@ __all__ = [
     "eval_view",
     "export_view",
     "facts_view",
+    "forecast_view",
     "history_lines",
     "ingest_view",
     "listing_lines",

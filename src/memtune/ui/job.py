@@ -10,19 +10,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import LIST_CAP, PAIR_CAP, cut, fields, size
+from memtune.ui.parts import PAIR_CAP, cut, fields, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
     from memtune.export import ExportResult
     from memtune.ingest import Confusable, IngestResult
-    from memtune.plan import PlanResult
     from memtune.probe import ProbeResult
     from memtune.report import EvalResult
     from memtune.tune import TuneResult
     from memtune.tune_shard import ShardResult
 
-__all__ = ["eval_view", "export_view", "ingest_view", "plan_view", "probe_view", "shard_view", "tune_view"]
+__all__ = ["eval_view", "export_view", "ingest_view", "probe_view", "shard_view", "tune_view"]
 
 EXAMPLE_CAP = 600  # characters
 QUESTION_CAP = 80
@@ -74,27 +73,6 @@ def shard_view(result: ShardResult) -> Iterable[RenderableType]:
         learned=f"{result.learned:,} of {result.facts:,} facts at {result.until_loss:g} nats per answer token or less",
         kept=result.file,
         time=f"{result.seconds:.1f} s",
-    )
-
-
-def plan_view(result: PlanResult) -> Iterable[RenderableType]:
-    """What each shard takes, and how that was measured."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("shard", "facts", "answer tokens", "size", "seconds"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("first and last fact")
-    for shard in result.shards[:LIST_CAP]:
-        numbers = (shard.shard, f"{shard.facts:,}", f"{shard.answer_tokens:,}", size(shard.bytes))
-        ends = f"{shard.first}, {shard.last}" if shard.facts else "none"
-        table.add_row(*map(Text, (*numbers, f"{shard.seconds:,.0f}", visible(ends))))
-    yield table
-    if len(result.shards) > LIST_CAP:
-        yield Text(f"and {len(result.shards) - LIST_CAP:,} more")
-    yield fields(
-        facts=f"{result.facts:,}, {result.already:,} of them learned already",
-        time=f"{result.seconds:,.0f} s for the slowest shard, {result.alone:,.0f} s for one process",
-        measured=f"{result.timed:,} facts in {result.timed_seconds:.1f} s here; loading the model took "
-        f"{result.load_seconds:.1f} s more",
     )
 
 
