@@ -47,3 +47,15 @@ def test_of_a_tuned_project_nothing_is_left_to_do(done, config, backbone):
     made = plan(done, config, shards=3, backbone=backbone)
     assert (made.already, made.timed, made.seconds) == (len(FACTS), 0, 0.0)
     assert [shard.facts for shard in made.shards] == [0, 0, 0]
+
+
+def test_memtune_costs_its_seconds_and_another_way_its_operations(fresh, config, backbone):
+    made = plan(fresh, config, shards=1, watts=30, backbone=backbone)
+    ours, full = made.costs
+    assert (ours.way, ours.seconds, ours.bytes) == ("memtune", made.alone, made.shards[0].bytes)
+    assert 0 < ours.flops < full.flops and full.epochs == 100
+    assert made.watts == 30
+
+
+def test_nothing_left_costs_nothing(done, config, backbone):
+    assert plan(done, config, shards=1, backbone=backbone).costs == ()
