@@ -17,8 +17,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-INTEGRATIONS = ROOT / "docs" / "integrations"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", INTEGRATIONS / "vllm.md", INTEGRATIONS / "quantised.md")
+DOCS = ROOT / "docs"
+PAGES = (
+    ROOT / "README.md",
+    DOCS / "benchmarks.md",
+    DOCS / "reliability.md",
+    DOCS / "integrations" / "vllm.md",
+    DOCS / "integrations" / "quantised.md",
+)
 MIB, GIB = 2**20, 2**30
 
 
@@ -116,6 +122,33 @@ def side_by_side_row(name: str, method: dict[str, Any], facts: int) -> tuple[str
         size(method["bytes_per_fact"]),
         f"{method['extra_tokens_per_question']:.0f}",
     )
+
+
+def server_load(result: Result) -> str:
+    """One row for each kind of question, and the server's memory below."""
+    titles = (
+        "asked",
+        "answered",
+        "as expected",
+        "a wrong fact",
+        "otherwise",
+        "no answer",
+        "median wait",
+        "99 of 100 within",
+    )
+    rows = [
+        (
+            kind,
+            *(f"{row[name]:,}" for name in ("answered", "as_expected", "wrong_fact", "otherwise", "failed")),
+            *(f"{row[name]:.0f} s" for name in ("seconds_median", "seconds_99")),
+        )
+        for kind, row in result["kinds"].items()
+    ]
+    held = [size(result["server"][f"bytes_at_{third}_of_3"]) for third in (1, 2, 3)]
+    said = f"The server held {held[0]}, {held[1]} and {held[2]} after each third of the time"
+    rate = f"{result['total']['answers_a_second']:.1f} answers a second"
+    clients = f"{result['command']['clients']} clients, {result['command']['minutes']:g} minutes"
+    return "\n".join([*table(titles, rows), "", f"{clients}, {rate}. {said}; measured at {result['on']['commit']}."])
 
 
 def quantised(result: Result) -> str:
@@ -307,6 +340,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
+    "server load": ("server_load.json", server_load),
     "shards": ("shards.json", shards),
     "side by side": ("side_by_side.json", side_by_side),
     "vllm": ("vllm_server.json", vllm_server),

@@ -32,6 +32,7 @@ from memtune.facts import read_facts
 
 LONGEST = 160  # tokens of a stored answer
 SHORT = 16  # tokens of an output that is compared with what is said alone
+PATIENCE = 600.0  # seconds that a client waits for an answer
 SAMPLE_EVERY = 10.0  # seconds between two looks at the server's memory
 LIST_CAP = 20
 KINDS = ("fact", "near miss", "unrelated")
@@ -67,6 +68,7 @@ class Tally:
             "seconds_median": statistics.median(times),
             "seconds_99": times[int(0.99 * (len(times) - 1))],
             "examples": {"wrong_fact": self.wrong_fact[:LIST_CAP], "otherwise": self.other[:LIST_CAP]},
+            "errors": sorted(set(self.failed))[:LIST_CAP],
         }
 
 
@@ -104,7 +106,9 @@ class Load:
 
     async def run(self, clients: int) -> None:
         self.until = time.monotonic() + self.seconds
-        client = openai.AsyncOpenAI(base_url=f"{self.server.address}/v1", api_key="none", timeout=600, max_retries=0)
+        client = openai.AsyncOpenAI(
+            base_url=f"{self.server.address}/v1", api_key="none", timeout=PATIENCE, max_retries=0
+        )
         await asyncio.gather(self.watch(), *(self.ask(client, random.Random(number)) for number in range(clients)))
         await client.close()
 
