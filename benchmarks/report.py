@@ -22,6 +22,7 @@ PAGES = (
     ROOT / "README.md",
     DOCS / "benchmarks.md",
     DOCS / "reliability.md",
+    DOCS / "integrations" / "backbones.md",
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
 )
@@ -122,6 +123,33 @@ def side_by_side_row(name: str, method: dict[str, Any], facts: int) -> tuple[str
         size(method["bytes_per_fact"]),
         f"{method['extra_tokens_per_question']:.0f}",
     )
+
+
+def changes(result: Result) -> str:
+    """One row for each size of memory."""
+    titles = (
+        "facts",
+        "ingest and tune",
+        "add one",
+        "update one",
+        "forget one",
+        "others untouched",
+        "peak memory",
+        "project",
+    )
+    rows = [
+        (
+            f"{row['facts']:,}",
+            f"{row['ingest_seconds'] + row['tune_seconds']:,.0f} s",
+            *(f"{row[f'{verb}_seconds']:.2f} s" for verb in ("add", "update", "forget")),
+            f"{row['update_untouched']:,}",
+            size(max(row[f"{verb}_peak_bytes"] for verb in ("add", "update", "forget"))),
+            size(row["project_bytes"]),
+        )
+        for row in result["sizes"]
+    ]
+    note = f"A tiny backbone, {result['on']['threads']} threads, measured at {result['on']['commit']}."
+    return "\n".join([*table(titles, rows), "", note])
 
 
 def server_load(result: Result) -> str:
@@ -332,9 +360,11 @@ def shards(result: Result) -> str:
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
+    "changes": ("changes.json", changes),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
+    "main job, gemma 3": ("main_job_gemma3.json", main_job),
     "lora race": ("lora_race.json", lora_race),
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
