@@ -1,0 +1,273 @@
+"""Causal tracing (Meng et al., arXiv 2202.05262; for wrong answers Yu et al., arXiv 2403.18167).
+
+Three kinds of runs. *Clean*: the question as it is. *Corrupted*: Gaussian noise on the embeddings of the subject's
+tokens. *Restored*: corrupted, but what attention or MLP give in a window of layers at some positions is put back to what
+they gave in the clean run. With y for how much the model prefers what it says over the gold answer:
+
+    total effect = y(corrupted) - y(clean)        indirect effect = y(restored) - y(corrupted)
+
+What stands before the subject is the same in all runs and is read once, where the model has keys and values to share.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memtune.backbone import Backbone
+from memtune.errors import ConfigError
+from memtune.events import OnEvent, Progress, ignore
+from memtune.evidence.anatomy import Anatomy, hooked, with_first
+
+__all__ = ["NOISE", "TraceResult", "Tracer", "Tracing", "trace"]
+
+NOISE = 3.0  # standard deviations of the embeddings, as in ROME
+WINDOW = 10  # layers that are restored together, as in ROME
+DRAWN = 24  # noises of which those that lower y are valid
+STEPS = 10  # windows, where no stride is asked for
+SAMPLE = 4096  # rows of the embedding that its standard deviation is taken of
+KINDS = ("attention", "mlp")
+ALIKE = 1e-2  # of the largest logit: how far reading the prefix apart may move them
+Ids = tuple[int, ...]
+Measured = Callable[[Tensor], Tensor]  # logits (rows, vocabulary) -> y (rows,)
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """How it is done. ``stride``: layers from one window to the next, 0 for ten windows; ``noises``: used of those
+    that were drawn.
+    """
+
+    stride: int = 0
+    window: int = WINDOW
+    noises: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stride < 0:
+            raise ConfigError(f"stride is {self.stride}", hint="--stride takes a number of layers, 1 or more")
+
+    def centres(self, layers: int) -> range:
+        return range(0, layers, self.stride or max(1, round(layers / STEPS)))
+
+    def around(self, centre: int, layers: int) -> range:
+        """The window ``[centre - 5, centre + 5)``, where there are so many layers."""
+        return range(max(0, centre - self.window // 2), min(layers, centre + (self.window + 1) // 2))
+
+
+@dataclass(frozen=True)
+class TraceResult:
+    """Raw numbers; y in nats (a difference of logits, or the log-probability of the answer where there is one alone).
+
+    ``effects``: indirect effects by kind (attention, mlp), window, and group of positions, means over ``used`` noises.
+    ``valid``: of ``drawn`` noises those that lower y. If none did, the first ones are used, and nothing is shown by it.
+    """
+
+    subject: str
+    said: str
+    gold: str
+    measure: str  # what y is
+    clean: float
+    corrupted: float  # the mean over the used noises
+    total_effect: float
+    drawn: int
+    valid: int
+    used: int
+    window: int
+    centres: tuple[int, ...]  # layers, the first one is 0
+    positions: tuple[str, ...]
+    effects: dict[str, tuple[tuple[float, ...], ...]]
+
+
+class Tracer:
+    """Runs one row of ids with noise on some embeddings and with outputs of modules put back.
+
+    ``first``: where the runs begin to differ. All positions are those of the row. A memory has to be silent.
+    """
+
+    def __init__(self, backbone: Backbone, ids: Ids, first: int, anatomy: Anatomy | None = None) -> None:
+        self.backbone, self.ids = backbone, ids
+        self.anatomy = anatomy or Anatomy(backbone)
+        self.first, self._prefix = 0, None
+        alone = self.run(torch.zeros(1, 0, 0), range(0))
+        self._share(first, alone)
+
+    def run(self, noise: Tensor, at: range, restored: Sequence[tuple[nn.Module, Tensor, Tensor]] = ()) -> Tensor:
+        """Logits of the last position, float32 ``(rows, vocabulary)``.
+
+        ``noise``: ``(rows, len(at), hidden)``, added to the embeddings. ``restored``: a module, what it gives ``(tokens
+        from first on, hidden)``, and where it is put back, bool ``(rows, tokens from first on)``.
+        """
+        places = slice(at.start - self.first, at.stop - self.first)
+        hooks = [(self.anatomy.embedding, partial(_add_noise, noise, places))] if len(at) else []
+        hooks += [(module, partial(_put_back, given, where)) for module, given, where in restored]
+        with hooked(hooks):
+            return self._forward(len(noise))
+
+    def record(self, modules: Sequence[nn.Module]) -> list[Tensor]:
+        """What modules give in the clean run: ``(tokens from first on, hidden)`` each."""
+        given: dict[nn.Module, Tensor] = {}
+
+        def keep(module: nn.Module, _args: Any, out: Any) -> None:
+            given[module] = (out[0] if isinstance(out, tuple) else out)[0]
+
+        with hooked([(module, keep) for module in modules]):
+            self._forward(1)
+        return [given[module] for module in modules]
+
+    @torch.inference_mode()
+    def _forward(self, rows: int) -> Tensor:
+        model: Any = self.backbone.model
+        ids = torch.tensor([self.ids[self.first :]] * rows, device=model.device)
+        positions = torch.arange(self.first, len(self.ids), device=model.device)[None]
+        cache = copy.deepcopy(self._prefix)
+        if cache is not None and rows > 1:
+            cache.batch_repeat_interleave(rows)
+        known = {"past_key_values": cache, "use_cache": True} if cache is not None else {"use_cache": False}
+        logits: Tensor = model(input_ids=ids, position_ids=positions, logits_to_keep=1, **known).logits
+        return logits[:, -1].float()
+
+    def _share(self, first: int, alone: Tensor) -> None:
+        """Keys and values of what stands before ``first``, if the model says the same with them."""
+        from transformers import DynamicCache
+
+        model: Any = self.backbone.model
+        if first == 0:
+            return
+        try:
+            cache = DynamicCache(config=model.config)
+            with torch.inference_mode():
+                ids = torch.tensor([self.ids[:first]], device=model.device)
+                model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.first, self._prefix = first, cache
+            same = (self._forward(1) - alone).abs().max() <= ALIKE * alone.abs().max()
+        except (AttributeError, IndexError, TypeError, ValueError):  # its cache is none that can be shared
+            same = torch.tensor(False)
+        if not same:
+            self.first, self._prefix = 0, None
+
+
+def trace(
+    backbone: Backbone,
+    ids: Ids,
+    subject: range,
+    said: int,
+    gold: int | None = None,
+    *,
+    how: Tracing = Tracing(),  # noqa: B008
+    on_event: OnEvent = ignore,
+) -> TraceResult:
+    """Traces what is said behind ``ids`` over the gold token. ``subject``: its places in ``ids``.
+
+    A memory on the model has to be silent. Raises ModelError where layers are not attention and MLP.
+    """
+    anatomy = Anatomy(backbone)
+    tracer = Tracer(backbone, ids, subject.start, anatomy)
+    against = gold is not None and gold != said
+
+    def y(logits: Tensor) -> Tensor:
+        return logits[:, said] - logits[:, gold] if against else logits.log_softmax(-1)[:, said]
+
+    clean = float(y(tracer.run(torch.zeros(1, 0, 0), range(0))))
+    noises = _drawn(backbone, anatomy, len(subject), how)
+    corrupted = y(tracer.run(noises, subject))
+    valid = (corrupted < clean).nonzero().squeeze(1)
+    used = (valid if len(valid) else torch.arange(len(noises)))[: how.noises]
+    groups = _groups(backbone, ids, subject)
+    effects = _effects(tracer, noises[used], subject, groups, how, y, on_event)
+    names = backbone.prompts.piece
+    return TraceResult(
+        subject=backbone.prompts.text(ids[subject.start : subject.stop]).strip(),
+        said=names(said),
+        gold="" if gold is None else names(gold),
+        measure="logit of what is said less that of the gold token" if against else "log-probability of what is said",
+        clean=clean,
+        corrupted=float(corrupted[used].mean()),
+        total_effect=float(corrupted[used].mean()) - clean,
+        drawn=len(noises),
+        valid=len(valid),
+        used=len(used),
+        window=how.window,
+        centres=tuple(how.centres(len(anatomy.layers))),
+        positions=tuple(name for name, _ in groups),
+        effects=effects,
+    )
+
+
+def _drawn(backbone: Backbone, anatomy: Anatomy, tokens: int, how: Tracing) -> Tensor:
+    """Noises ``(DRAWN, tokens, width of the embedding)``, of a seed of their own, each token with another one."""
+    size = backbone.head.out_features
+    sample = torch.arange(0, size, max(1, size // SAMPLE), device=backbone.device)
+    with torch.inference_mode():
+        rows: Tensor = anatomy.embedding(sample[None]).float()
+    drawn = torch.Generator().manual_seed(how.seed)
+    noise = torch.randn(DRAWN, tokens, rows.shape[-1], generator=drawn)
+    return (noise * NOISE * float(rows.std())).to(backbone.device)
+
+
+def _groups(backbone: Backbone, ids: Ids, subject: range) -> list[tuple[str, range]]:
+    """The positions that are restored together, as in Yu et al.: first, middle and last token of the subject, the first
+    behind it, further ones, the last one. Before the subject nothing is corrupted.
+    """
+    last = len(ids) - 1
+    groups = [
+        ("subject, first", range(subject.start, subject.start + (len(subject) > 1))),
+        ("subject, middle", range(subject.start + 1, subject.stop - 1)),
+        ("subject, last", range(subject.stop - 1, subject.stop)),
+        ("first behind it", range(subject.stop, min(subject.stop + 1, last))),
+        ("further", range(subject.stop + 1, last)),
+        ("last", range(last, last + 1)),
+    ]
+    kept = [(name, places) for name, places in groups if len(places)]
+    return [(f"{name}: {_text(backbone, [ids[place] for place in places])}", places) for name, places in kept]
+
+
+def _text(backbone: Backbone, tokens: Sequence[int]) -> str:
+    return "".join(backbone.prompts.piece(token) for token in tokens)
+
+
+def _effects(
+    tracer: Tracer,
+    noises: Tensor,
+    subject: range,
+    groups: Sequence[tuple[str, range]],
+    how: Tracing,
+    y: Measured,
+    on_event: OnEvent,
+) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """Indirect effects: a pass for each kind and window, whose rows are the noises at each group of positions."""
+    places = torch.arange(tracer.first, len(tracer.ids), device=noises.device)
+    masks = [(places >= group.start) & (places < group.stop) for _, group in groups]
+    where = torch.stack(masks).repeat_interleave(len(noises), 0)
+    rows = noises.repeat(len(groups), 1, 1)
+    corrupted = y(tracer.run(noises, subject)).repeat(len(groups))
+    layers = len(tracer.anatomy.layers)
+    centres = how.centres(layers)
+    effects: dict[str, tuple[tuple[float, ...], ...]] = {}
+    for number, kind in enumerate(KINDS):
+        modules: list[nn.Module] = [getattr(parts, kind) for parts in tracer.anatomy.parts]
+        given, found = tracer.record(modules), []
+        for done, centre in enumerate(centres, 1):
+            back = [(modules[layer], given[layer], where) for layer in how.around(centre, layers)]
+            change = y(tracer.run(rows, subject, back)) - corrupted
+            found.append(tuple(change.view(len(groups), -1).mean(1).tolist()))
+            on_event(Progress("tracing", number * len(centres) + done, len(KINDS) * len(centres)))
+        effects[kind] = tuple(found)
+    return effects
+
+
+def _put_back(given: Tensor, where: Tensor, _module: nn.Module, _args: Any, out: Any) -> Any:
+    now = out[0] if isinstance(out, tuple) else out
+    return with_first(out, torch.where(where[..., None], given, now))
+
+
+def _add_noise(noise: Tensor, places: slice, _module: nn.Module, _args: Any, out: Tensor) -> Tensor:
+    noisy = out.clone()
+    noisy[:, places] += noise.to(out.dtype)
+    return noisy
