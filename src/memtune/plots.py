@@ -1,4 +1,4 @@
-"""Plots as inline SVG: shares with their intervals, and histograms above one another on one axis.
+"""Plots as inline SVG: shares with their intervals, histograms above one another on one axis, curves, heat maps.
 
 Colours and text sizes are classes of the page's style sheet, so that a plot is readable in light and dark. Every text
 is escaped here.
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Marker", "Series", "Share", "histograms", "shares"]
+__all__ = ["Line", "Marker", "Series", "Share", "curves", "heat_map", "histograms", "shares"]
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 20, 16, 52
-SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares, and of one histogram
+SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares or curves, and of one histogram
+NAMES, CELL = 210, 22  # pixels of a heat map: room for the names of its rows, and the height of one
 BINS = 40
 ROUND_STEPS = (1, 2, 5, 10)
 INTERVALS = 7  # at most, between the ticks of an axis
@@ -46,6 +47,15 @@ class Marker:
 
     at: float
     name: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """The values of one curve, at 0, 1, 2 and so on. ``style``: the classes of its stroke."""
+
+    name: str
+    values: tuple[float, ...]
+    style: str
 
 
 def shares(points: Sequence[Share], *, title: str, x: str, y: str) -> str:
@@ -102,6 +112,59 @@ def histograms(
         parts.append(f'<line class="marker" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{total - BOTTOM}"/>')
         parts.append(_text(at + side[1], TOP, marker.name, anchor=side[0]))
     parts += _axis_names(total, x, y)
+    return _svg(total, title, parts)
+
+
+def curves(lines: Sequence[Line], *, title: str, x: str, y: str, log: bool = False, least_first: bool = False) -> str:
+    """Curves over one axis of whole numbers; ``log``: the values are logarithms to base 10. ``least_first``: the least
+    value is at the top, as ranks are read.
+    """
+    ends = [value for line in lines for value in line.values]
+    ticks = _ticks(min(ends), max(ends), least=1.0 if log else 0.0)
+    last, span = max(len(line.values) for line in lines) - 1, ticks[-1] - ticks[0]
+
+    def height(value: float) -> float:
+        share = (value - ticks[0]) / span
+        return TOP + (SHARE_HEIGHT - TOP - BOTTOM) * (share if least_first else 1 - share)
+
+    def across(place: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * place / max(1, last)
+
+    parts = []
+    for tick in ticks:
+        parts += _grid_line(height(tick), f"{10**tick:,.0f}" if log else f"{tick:g}")
+    for place in range(0, last + 1, max(1, round(last / INTERVALS))):
+        parts.append(_text(across(place), SHARE_HEIGHT - BOTTOM + 16, f"{place}"))
+    for number, line in enumerate(lines):
+        points = " ".join(f"{across(place):.1f},{height(value):.1f}" for place, value in enumerate(line.values))
+        told = f"<title>{escape(line.name)}</title>"
+        parts.append(f'<polyline class="{line.style}" points="{points}">{told}</polyline>')
+        at = LEFT + number * (WIDTH - LEFT - RIGHT) / len(lines)
+        parts.append(f'<polyline class="{line.style}" points="{at + 4:.1f},8 {at + 26:.1f},8"/>')
+        parts.append(_text(at + 32, 12, line.name, anchor="start"))
+    parts += _axis_names(SHARE_HEIGHT, x, y)
+    return _svg(SHARE_HEIGHT, title, parts)
+
+
+def heat_map(
+    rows: Sequence[tuple[str, Sequence[float]]], columns: Sequence[str], *, title: str, x: str, strongest: float
+) -> str:
+    """A cell for each value, the fuller the nearer to ``strongest``; one colour above 0 and one below."""
+    total, wide = TOP + CELL * len(rows) + BOTTOM, (WIDTH - NAMES - RIGHT) / max(1, len(columns))
+    parts = []
+    for number, (name, values) in enumerate(rows):
+        top = TOP + CELL * number
+        parts.append(_text(NAMES - 8, top + CELL * 0.7, name, anchor="end"))
+        for place, value in enumerate(values):
+            style, full = ("right" if value >= 0 else "near"), min(1.0, abs(value) / (strongest or 1))
+            parts.append(
+                f'<rect class="{style}" x="{NAMES + place * wide:.1f}" y="{top}" width="{wide - 1:.1f}" '
+                f'height="{CELL - 1}" fill-opacity="{full:.3f}">'
+                f"<title>{escape(f'{name}, {columns[place]}: {value:+.3f}')}</title></rect>"
+            )
+    for place, column in enumerate(columns):
+        parts.append(_text(NAMES + (place + 0.5) * wide, total - BOTTOM + 16, column))
+    parts.append(_text((WIDTH + NAMES - RIGHT) / 2, total - 6, x))
     return _svg(total, title, parts)
 
 

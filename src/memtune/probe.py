@@ -13,7 +13,7 @@ from memtune.memory.router import Route
 from memtune.project import Project
 from memtune.store import backbone_of, load_memory
 
-__all__ = ["ProbeResult", "TokenProbability", "probe"]
+__all__ = ["ProbeResult", "TokenProbability", "probe", "probed"]
 
 BATCH = 16
 
@@ -52,12 +52,13 @@ def probe(
     asker = Asker(backbone, load_memory(project))
     try:
         for start in range(0, len(questions), BATCH):
-            yield from _batch(asker, questions[start : start + BATCH])
+            yield from probed(asker, questions[start : start + BATCH])
     finally:
         asker.attachment.detach()
 
 
-def _batch(asker: Asker, questions: Sequence[str]) -> Iterator[ProbeResult]:
+def probed(asker: Asker, questions: Sequence[str]) -> Iterator[ProbeResult]:
+    """The same of a model with its memory on it, all in one batch."""
     routes = asker.attachment.route([asker.backbone.prompts.question(text) for text in questions])
     answers = asker.ask(questions)
     fired = [i for i, route in enumerate(routes) if asker.memory.fires(route)]

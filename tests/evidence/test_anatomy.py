@@ -61,7 +61,7 @@ def test_a_layer_of_one_part_has_nothing_to_restore_apart(tmp_path):
     backbone = load_backbone(save_kind(tmp_path / "mamba", "mamba", **SIZES, state_size=16))
     anatomy = Anatomy(backbone)
     assert len(anatomy.behind) == 1  # the lens works all the same
-    with pytest.raises(ModelError, match="layer 1 of .*is not attention and an MLP") as caught:
+    with pytest.raises(ModelError, match=r"layer 1 of .*is not attention and an MLP") as caught:
         _ = anatomy.parts
     assert "without --trace" in caught.value.hint
 

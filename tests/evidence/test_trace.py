@@ -9,7 +9,8 @@ from tiny import save_kind
 from memtune.backbone import load_backbone
 from memtune.errors import ConfigError, ModelError
 from memtune.evidence.anatomy import Anatomy, hooked
-from memtune.evidence.trace import DRAWN, Tracer, Tracing, trace
+from memtune.evidence.trace import DRAWN, Tracing, trace
+from memtune.evidence.tracer import Tracer
 
 SIZES = {
     "hidden_size": 96,
@@ -149,7 +150,7 @@ def test_noise_that_never_lowers_y_is_told(kind, tracer):
 
 def test_windows_are_ten_layers_where_there_are_so_many():
     assert Tracing().around(15, 30) == range(10, 20)
-    assert Tracing().around(0, 30) == range(0, 5)
+    assert Tracing().around(0, 30) == range(5)
     assert Tracing().around(29, 30) == range(24, 30)
     assert Tracing().centres(30) == range(0, 30, 3)
     assert Tracing(stride=7).centres(30) == range(0, 30, 7)

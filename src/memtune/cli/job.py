@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from memtune import ui
+from memtune.cli.explain import AnswerOption, Explaining, ExplainOption, HtmlOption, StrideOption, TraceOption
 from memtune.cli.shared import (
     PROJECT,
     ConfigOption,
@@ -100,7 +101,8 @@ def ingest(
 
 
 @app.command(
-    epilog='\b\nExamples:\n  memtune probe "What is part HT-4471?"\n  memtune probe --file questions.jsonl --json'
+    epilog='\b\nExamples:\n  memtune probe "What is part HT-4471?"\n  memtune probe --file questions.jsonl --json\n'
+    '  memtune probe "What is the capital of Australia?" --explain --answer Canberra --html why.html'
 )
 def probe(
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="One question.")] = None,
@@ -108,6 +110,11 @@ def probe(
         str | None,
         typer.Option(metavar="FILE", help="Ask every question of a file; .txt is one a line, - is standard input."),
     ] = None,
+    explain: ExplainOption = False,
+    answer: AnswerOption = None,
+    trace: TraceOption = False,
+    stride: StrideOption = None,
+    html: HtmlOption = None,
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a question to stdout.")] = False,
@@ -120,8 +127,13 @@ def probe(
     The answer goes to stdout; which fact fired, how surely, and the backbone's own answer go to stderr.
     """
     with conversation(as_json, quiet) as shown:
-        settings_of(shown, config)
+        settings = settings_of(shown, config)
+        inside = Explaining(answer, trace, stride, html)
+        inside.check(explain, file)
         questions = _questions(question, file)
+        if explain:
+            inside.show(shown, questions[0], project, settings.seed)
+            return
         from memtune.probe import probe as run
 
         for result in run(questions, project, on_event=shown.on_event):

@@ -1,21 +1,16 @@
 """Causal tracing (Meng et al., arXiv 2202.05262; for wrong answers Yu et al., arXiv 2403.18167).
 
 Three kinds of runs. *Clean*: the question as it is. *Corrupted*: Gaussian noise on the embeddings of the subject's
-tokens. *Restored*: corrupted, but what attention or MLP give in a window of layers at some positions is put back to what
-they gave in the clean run. With y for how much the model prefers what it says over the gold answer:
+tokens. *Restored*: corrupted, but what attention or MLP give in a window of layers at some positions is put back to
+what they gave in the clean run. With y for how much the model prefers what it says over the gold answer:
 
     total effect = y(corrupted) - y(clean)        indirect effect = y(restored) - y(corrupted)
-
-What stands before the subject is the same in all runs and is read once, where the model has keys and values to share.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +18,10 @@ from torch import Tensor, nn
 from memtune.backbone import Backbone
 from memtune.errors import ConfigError
 from memtune.events import OnEvent, Progress, ignore
-from memtune.evidence.anatomy import Anatomy, hooked, with_first
+from memtune.evidence.anatomy import Anatomy
+from memtune.evidence.tracer import Tracer
 
-__all__ = ["NOISE", "TraceResult", "Tracer", "Tracing", "trace"]
+__all__ = ["NOISE", "TraceResult", "Tracing", "trace"]
 
 NOISE = 3.0  # standard deviations of the embeddings, as in ROME
 WINDOW = 10  # layers that are restored together, as in ROME
@@ -33,7 +29,6 @@ DRAWN = 24  # noises of which those that lower y are valid
 STEPS = 10  # windows, where no stride is asked for
 SAMPLE = 4096  # rows of the embedding that its standard deviation is taken of
 KINDS = ("attention", "mlp")
-ALIKE = 1e-2  # of the largest logit: how far reading the prefix apart may move them
 Ids = tuple[int, ...]
 Measured = Callable[[Tensor], Tensor]  # logits (rows, vocabulary) -> y (rows,)
 
@@ -85,74 +80,6 @@ class TraceResult:
     effects: dict[str, tuple[tuple[float, ...], ...]]
 
 
-class Tracer:
-    """Runs one row of ids with noise on some embeddings and with outputs of modules put back.
-
-    ``first``: where the runs begin to differ. All positions are those of the row. A memory has to be silent.
-    """
-
-    def __init__(self, backbone: Backbone, ids: Ids, first: int, anatomy: Anatomy | None = None) -> None:
-        self.backbone, self.ids = backbone, ids
-        self.anatomy = anatomy or Anatomy(backbone)
-        self.first, self._prefix = 0, None
-        alone = self.run(torch.zeros(1, 0, 0), range(0))
-        self._share(first, alone)
-
-    def run(self, noise: Tensor, at: range, restored: Sequence[tuple[nn.Module, Tensor, Tensor]] = ()) -> Tensor:
-        """Logits of the last position, float32 ``(rows, vocabulary)``.
-
-        ``noise``: ``(rows, len(at), hidden)``, added to the embeddings. ``restored``: a module, what it gives ``(tokens
-        from first on, hidden)``, and where it is put back, bool ``(rows, tokens from first on)``.
-        """
-        places = slice(at.start - self.first, at.stop - self.first)
-        hooks = [(self.anatomy.embedding, partial(_add_noise, noise, places))] if len(at) else []
-        hooks += [(module, partial(_put_back, given, where)) for module, given, where in restored]
-        with hooked(hooks):
-            return self._forward(len(noise))
-
-    def record(self, modules: Sequence[nn.Module]) -> list[Tensor]:
-        """What modules give in the clean run: ``(tokens from first on, hidden)`` each."""
-        given: dict[nn.Module, Tensor] = {}
-
-        def keep(module: nn.Module, _args: Any, out: Any) -> None:
-            given[module] = (out[0] if isinstance(out, tuple) else out)[0]
-
-        with hooked([(module, keep) for module in modules]):
-            self._forward(1)
-        return [given[module] for module in modules]
-
-    @torch.inference_mode()
-    def _forward(self, rows: int) -> Tensor:
-        model: Any = self.backbone.model
-        ids = torch.tensor([self.ids[self.first :]] * rows, device=model.device)
-        positions = torch.arange(self.first, len(self.ids), device=model.device)[None]
-        cache = copy.deepcopy(self._prefix)
-        if cache is not None and rows > 1:
-            cache.batch_repeat_interleave(rows)
-        known = {"past_key_values": cache, "use_cache": True} if cache is not None else {"use_cache": False}
-        logits: Tensor = model(input_ids=ids, position_ids=positions, logits_to_keep=1, **known).logits
-        return logits[:, -1].float()
-
-    def _share(self, first: int, alone: Tensor) -> None:
-        """Keys and values of what stands before ``first``, if the model says the same with them."""
-        from transformers import DynamicCache
-
-        model: Any = self.backbone.model
-        if first == 0:
-            return
-        try:
-            cache = DynamicCache(config=model.config)
-            with torch.inference_mode():
-                ids = torch.tensor([self.ids[:first]], device=model.device)
-                model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self.first, self._prefix = first, cache
-            same = (self._forward(1) - alone).abs().max() <= ALIKE * alone.abs().max()
-        except (AttributeError, IndexError, TypeError, ValueError):  # its cache is none that can be shared
-            same = torch.tensor(False)
-        if not same:
-            self.first, self._prefix = 0, None
-
-
 def trace(
     backbone: Backbone,
     ids: Ids,
@@ -160,7 +87,7 @@ def trace(
     said: int,
     gold: int | None = None,
     *,
-    how: Tracing = Tracing(),  # noqa: B008
+    how: Tracing = Tracing(),
     on_event: OnEvent = ignore,
 ) -> TraceResult:
     """Traces what is said behind ``ids`` over the gold token. ``subject``: its places in ``ids``.
@@ -260,14 +187,3 @@ def _effects(
             on_event(Progress("tracing", number * len(centres) + done, len(KINDS) * len(centres)))
         effects[kind] = tuple(found)
     return effects
-
-
-def _put_back(given: Tensor, where: Tensor, _module: nn.Module, _args: Any, out: Any) -> Any:
-    now = out[0] if isinstance(out, tuple) else out
-    return with_first(out, torch.where(where[..., None], given, now))
-
-
-def _add_noise(noise: Tensor, places: slice, _module: nn.Module, _args: Any, out: Tensor) -> Tensor:
-    noisy = out.clone()
-    noisy[:, places] += noise.to(out.dtype)
-    return noisy

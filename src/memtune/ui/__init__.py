@@ -18,6 +18,7 @@ from rich.text import Text
 
 from memtune.events import Event, ModelLoaded, Note
 from memtune.project import finite
+from memtune.ui.explain import detect_view, explain_view
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
 from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shard_view, tune_view
 from memtune.ui.parts import LIST_CAP
@@ -33,7 +34,9 @@ __all__ = [
     "Ui",
     "audit_view",
     "change_view",
+    "detect_view",
     "eval_view",
+    "explain_view",
     "export_view",
     "facts_view",
     "forecast_view",
@@ -94,9 +97,14 @@ class Ui:
         if self.as_json:
             self._write_json(asdict(result))
             return
-        _write(visible(result.answer, keep="\n\t") if sys.stdout.isatty() else result.answer)
+        self.said(result.answer)
         if not self.quiet:
             self.console.print(probe_view(result))
+
+    def said(self, text: str) -> None:
+        """What a model said, on stdout."""
+        self.close()
+        _write(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
 
     def listed(self, result: Any, lines: Iterable[str]) -> None:
         """Data of one line each, on stdout; or the result as one JSON object."""
