@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 
-__all__ = ["Line", "Marker", "Series", "Share", "curves", "heat_map", "histograms", "shares"]
+__all__ = ["Line", "Marker", "Series", "Share", "curves", "heat_map", "histograms", "shares", "standalone"]
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 20, 16, 52
 SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares or curves, and of one histogram
@@ -220,4 +221,13 @@ def _svg(height: float, title: str, parts: Sequence[str]) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{inside}</svg>"
+    )
+
+
+def standalone(plot: str) -> str:
+    """A plot as a file of its own: with the page's style sheet, which it cannot do without."""
+    page = files("memtune").joinpath("page.html").read_text(encoding="utf-8")
+    style = page[page.index("<style>") : page.index("</style>") + len("</style>")]
+    return plot.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" ', 1).replace(
+        "</title>", f"</title>{style}", 1
     )

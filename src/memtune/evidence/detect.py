@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,9 +22,9 @@ from memtune.facts import Fact, read_facts
 from memtune.project import Project
 from memtune.store import backbone_of
 
-__all__ = ["DetectResult", "Judged", "Observable", "detect"]
+__all__ = ["DetectResult", "Observable", "Observed", "detect", "measured", "observed"]
 
-TOGETHER = 16
+TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,21 @@ class Observable:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One question, the backbone's reply, whether it holds the answer, and its score (log-odds of wrong, unseen)."""
+class Observed:
+    """One question, the backbone's reply, whether the answer is missing in it, and the figures of OBSERVABLES."""
 
     question: str
     answer: str
     reply: str
     wrong: bool
-    score: float
+    figures: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class DetectResult:
-    """``together``: the logistic regression on all figures, on replies that it was not fitted on."""
+    """``together``: the logistic regression on all figures, on replies that it was not fitted on. ``scores``: what it
+    said of those, log-odds of wrong.
+    """
 
     model: str
     facts: str
@@ -56,7 +58,8 @@ class DetectResult:
     wrong: int
     observables: tuple[Observable, ...]
     together: Auroc
-    judged: tuple[Judged, ...]
+    replies: tuple[Observed, ...]
+    scores: tuple[float, ...]
     file: str
     seconds: float
 
@@ -73,48 +76,57 @@ def detect(
 
     Raises ProjectError, ModelError, and DataError where fewer than FOLDS replies are right, or wrong.
     """
-    facts = list(read_facts(facts_path))
+    facts = read_facts(facts_path)
     project = Project(project_dir)
     backbone = backbone_of(project, backbone, on_event)
     started = time.monotonic()
-    replies, figures = _observed(backbone, facts, on_event)
-    wrong = torch.tensor([not holds_answer(reply, fact.answer) for fact, reply in zip(facts, replies, strict=True)])
+    replies: list[Observed] = []
+    for start in range(0, len(facts), TOGETHER):
+        replies += observed(backbone, facts[start : start + TOGETHER])
+        on_event(Progress("asking", len(replies), len(facts)))
+    result, detector = measured(replies, facts_path, backbone, seed)
+    file = detector.save(project.root)
+    return replace(result, file=str(file), seconds=time.monotonic() - started)
+
+
+def observed(backbone: Backbone, facts: Sequence[Fact]) -> list[Observed]:
+    """Their questions asked in one batch, greedily, at most LONGEST tokens each."""
+    lens, prompts = Lens(backbone), backbone.prompts
+    asked = [prompts.format.prompt(prompts.question(fact.question)) for fact in facts]
+    found = []
+    for fact, prompt, said in zip(facts, asked, greedy(backbone, asked, LONGEST), strict=True):
+        figures = observe(lens, prompt, said.ids[: len(said.ids) - said.stopped])
+        wrong = not holds_answer(said.text, fact.answer)
+        found.append(Observed(fact.question, fact.answer, said.text, wrong, figures))
+    return found
+
+
+def measured(
+    replies: Sequence[Observed], facts_path: str | Path, backbone: Backbone, seed: int
+) -> tuple[DetectResult, Detector]:
+    """How well each figure, and all together, rank wrong replies above right ones; and the detector, on all of them."""
+    wrong = torch.tensor([reply.wrong for reply in replies])
     _check(facts_path, wrong)
+    figures = torch.tensor([reply.figures for reply in replies])
     scores = cross_validated(figures, wrong, seed)
     together = auroc(scores, wrong, seed)
     means, deviations, weights, constant = fit(figures, wrong)
     columns = (tuple(column.tolist()) for column in (means, deviations, weights))
-    name = Path(facts_path).name
-    detector = Detector(backbone.fingerprint, name, len(facts), int(wrong.sum()), together, *columns, constant)
-    judged = zip(facts, replies, wrong.tolist(), scores.tolist(), strict=True)
-    return DetectResult(
+    name, count = Path(facts_path).name, int(wrong.sum())
+    single = [Observable(name, auroc(figures[:, i] * sign, wrong, seed)) for i, (name, sign) in enumerate(OBSERVABLES)]
+    result = DetectResult(
         model=backbone.checkpoint.name,
         facts=name,
-        asked=len(facts),
-        wrong=int(wrong.sum()),
-        observables=tuple(
-            Observable(name, auroc(figures[:, i] * sign, wrong, seed)) for i, (name, sign) in enumerate(OBSERVABLES)
-        ),
+        asked=len(replies),
+        wrong=count,
+        observables=tuple(single),
         together=together,
-        judged=tuple(Judged(f.question, f.answer, reply, bad, score) for f, reply, bad, score in judged),
-        file=str(detector.save(project.root)),
-        seconds=time.monotonic() - started,
+        replies=tuple(replies),
+        scores=tuple(scores.tolist()),
+        file="",
+        seconds=0.0,
     )
-
-
-def _observed(backbone: Backbone, facts: Sequence[Fact], on_event: OnEvent) -> tuple[list[str], torch.Tensor]:
-    """The replies, and figures float32 ``(replies, observables)``."""
-    lens, prompts = Lens(backbone), backbone.prompts
-    replies: list[str] = []
-    rows: list[tuple[float, ...]] = []
-    for start in range(0, len(facts), TOGETHER):
-        batch = facts[start : start + TOGETHER]
-        asked = [prompts.format.prompt(prompts.question(fact.question)) for fact in batch]
-        for prompt, said in zip(asked, greedy(backbone, asked, LONGEST), strict=True):
-            replies.append(said.text)
-            rows.append(observe(lens, prompt, said.ids[: len(said.ids) - said.stopped]))
-            on_event(Progress("asking", len(rows), len(facts)))
-    return replies, torch.tensor(rows)
+    return result, Detector(backbone.fingerprint, name, len(replies), count, together, *columns, constant)
 
 
 def _check(path: str | Path, wrong: torch.Tensor) -> None:

@@ -42,18 +42,15 @@ def rank_plot(result: ExplainResult) -> str:
     return curves(lines, title="Rank by layer", x=LAYERS, y="rank", log=True, least_first=True)
 
 
-def effect_maps(trace: TraceResult) -> Iterator[str]:
-    """One heat map for each kind of part, on one scale of colours."""
+def effect_maps(trace: TraceResult) -> Iterator[tuple[str, str]]:
+    """One heat map for each kind of part, with its name, on one scale of colours."""
     strongest = max(abs(effect) for rows in trace.effects.values() for row in rows for effect in row)
     columns = [f"{centre + 1}" for centre in trace.centres]
     for kind, rows in trace.effects.items():
         named = list(zip(trace.positions, zip(*rows, strict=True), strict=True))
         name = "MLP" if kind == "mlp" else kind
-        title = f"Indirect effect of {name}"
-        yield f"<h3>{title}</h3>"
-        yield heat_map(
-            named, columns, title=title, x=f"middle of the window of {trace.window} layers", strongest=strongest
-        )
+        title, x = f"Indirect effect of {name}", f"middle of the window of {trace.window} layers"
+        yield kind, heat_map(named, columns, title=title, x=x, strongest=strongest)
 
 
 def _head(result: ExplainResult) -> Iterator[str]:
@@ -145,7 +142,8 @@ def _traced(result: ExplainResult) -> Iterator[str]:
         ],
         numbers=(),
     )
-    yield from effect_maps(trace)
+    for kind, plot in effect_maps(trace):
+        yield f"<h3>{'MLP' if kind == 'mlp' else kind.capitalize()}</h3>{plot}"
 
 
 def _foot(result: ExplainResult) -> Iterator[str]:

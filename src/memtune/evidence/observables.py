@@ -9,7 +9,7 @@ from memtune.evidence.lens import Lens
 
 __all__ = ["LONGEST", "OBSERVABLES", "observe"]
 
-LONGEST = 32  # tokens of a reply that are looked at
+LONGEST = 16  # tokens of a reply that are looked at: short answers stand in them
 NEAR = 10  # the rank by which a layer has a token in view
 Ids = tuple[int, ...]
 

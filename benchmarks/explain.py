@@ -1,0 +1,91 @@
+"""Explanations measured: how well wrong replies are told from right ones, what one explanation and one trace cost.
+
+    python benchmarks/explain.py --project .memtune --questions examples/evidence/well_known_and_invented.jsonl \\
+        examples/evidence/real_only.jsonl --kept build/replies.jsonl --out benchmarks/results/explain.json
+
+Replies are kept in ``--kept`` as they come and are not asked for again, so that the run can be interrupted. Two plots
+(SVG) of the traced question are written beside the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common import write_results
+
+from memtune.backbone import Backbone, load_backbone
+from memtune.evidence.detect import TOGETHER, Observed, measured, observed
+from memtune.evidence.explain import ExplainResult, explain
+from memtune.evidence.explained_page import effect_maps, rank_plot
+from memtune.evidence.trace import Tracing
+from memtune.facts import read_facts
+from memtune.plots import standalone
+
+# Asked with their gold answers: what is known, what is wrong, what is invented; the last one is traced.
+ASKED = (
+    ("Who founded Halden Tarn Instruments?", None),
+    ("What is the capital of Palau?", "Ngerulmud"),
+    ("What is the capital of Turkey?", "Ankara"),
+)
+
+
+def replies_to(backbone: Backbone, path: str, kept: Path) -> list[Observed]:
+    """From ``kept``, or else asked now and kept."""
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    known = {row["question"]: Observed(**row | {"figures": tuple(row["figures"])}) for row in map(json.loads, lines)}
+    facts = read_facts(path)
+    missing = [fact for fact in facts if fact.question not in known]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.open("a", encoding="utf-8") as file:
+        for start in range(0, len(missing), TOGETHER):
+            for reply in observed(backbone, missing[start : start + TOGETHER]):
+                known[reply.question] = reply
+                file.write(json.dumps(asdict(reply), ensure_ascii=False) + "\n")
+            file.flush()
+    return [known[fact.question] for fact in facts]
+
+
+def detection(backbone: Backbone, path: str, kept: Path) -> dict[str, Any]:
+    result, _ = measured(replies_to(backbone, path, kept), path, backbone, seed=0)
+    figures = asdict(result)
+    for name in ("replies", "scores", "file", "seconds"):
+        figures.pop(name)
+    return figures
+
+
+def explained(backbone: Backbone, project: Path) -> tuple[list[dict[str, Any]], ExplainResult]:
+    """Each question without a trace, then the last one with it. Seconds are of the processor, all threads."""
+    rows, spent = [], time.process_time()
+    for number, (question, answer) in enumerate(ASKED):
+        tracing = Tracing() if number == len(ASKED) - 1 else None
+        result = explain(question, project, answer=answer, tracing=tracing, backbone=backbone)
+        seconds, spent = time.process_time() - spent, time.process_time()
+        rows.append(asdict(result) | {"processor_seconds": seconds})
+    return rows, result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--project", type=Path, required=True, help="tuned with the example facts")
+    parser.add_argument("--questions", nargs="+", required=True)
+    parser.add_argument("--kept", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    backbone = load_backbone(args.model)
+    detected = {Path(path).stem: detection(backbone, path, args.kept) for path in args.questions}
+    rows, traced = explained(backbone, args.project)
+    write_results(args, {"detected": detected, "explained": rows})
+    args.out.with_suffix(".svg").write_text(standalone(rank_plot(traced)), encoding="utf-8")
+    for kind, plot in effect_maps(traced.trace):
+        args.out.with_name(f"{args.out.stem}_{kind}.svg").write_text(standalone(plot), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
