@@ -79,12 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     backbone = load_backbone(args.model)
-    detected = {Path(path).stem: detection(backbone, path, args.kept) for path in args.questions}
     rows, traced = explained(backbone, args.project)
-    write_results(args, {"detected": detected, "explained": rows})
-    args.out.with_suffix(".svg").write_text(standalone(rank_plot(traced)), encoding="utf-8")
-    for kind, plot in effect_maps(traced.trace):
-        args.out.with_name(f"{args.out.stem}_{kind}.svg").write_text(standalone(plot), encoding="utf-8")
+    detected: dict[str, Any] = {}
+    results = {"explained": rows, "detected": detected}
+    write_plots(traced, args.out)
+    for path in args.questions:
+        detected[Path(path).stem] = detection(backbone, path, args.kept)
+        write_results(args, results)  # what is measured is not lost if the run is interrupted
+
+
+def write_plots(traced: ExplainResult, out: Path) -> None:
+    assert traced.trace is not None
+    plots = {out.stem: rank_plot(traced)}
+    plots |= {f"{out.stem}_{kind}": plot for kind, plot in effect_maps(traced.trace)}
+    for name, plot in plots.items():
+        out.with_name(f"{name}.svg").write_text(standalone(plot) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from memtune.plots import Marker, Series, Share, histograms, shares
+from memtune.plots import Marker, Series, Share, heat_map, histograms, shares
 
 NAME = "<b>&"
 
@@ -75,3 +75,17 @@ def test_names_are_text():
     plots = histograms(series, title=NAME, x=NAME, y=NAME, marker=Marker(1.5, NAME))
     plots += shares([Share(NAME, 0.5, 0.4, 0.6, 10)], title=NAME, x=NAME, y=NAME)
     assert "<b>" not in plots and plots.count("&lt;b&gt;&amp;") >= 8
+
+
+def test_a_heat_map_has_a_cell_for_every_value_fuller_the_further_from_zero():
+    rows = [(NAME, (0.0, 1.0, -2.0)), ("b", (4.0, -8.0, 2.0))]
+    svg = ET.fromstring(heat_map(rows, ("1", "2", "3"), title="t", x="x", strongest=4.0))
+    cells = list(svg.iter("rect"))
+    assert [float(cell.get("fill-opacity")) for cell in cells] == [0.0, 0.25, 0.5, 1.0, 1.0, 0.5]
+    assert [cell.get("class") for cell in cells] == ["right", "right", "near", "right", "near", "right"]
+    assert [cell.find("title").text for cell in cells[:2]] == [f"{NAME}, 1: +0.000", f"{NAME}, 2: +1.000"]
+    assert len({(cell.get("x"), cell.get("y")) for cell in cells}) == 6
+
+
+def test_a_heat_map_of_nothing_but_zeros_is_drawn():
+    assert heat_map([("a", (0.0,))], ("1",), title="t", x="x", strongest=0.0).count("<rect") == 1

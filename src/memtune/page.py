@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from html import escape
-from importlib.resources import files
-from string import Template
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from memtune.markup import document, shown, table, verdict
 from memtune.measures import wilson
 from memtune.plots import Marker, Series, Share, histograms, shares
-from memtune.visible import visible
 
-__all__ = ["render", "shown", "table", "whole_page"]
+__all__ = ["render"]
 
 Record = Mapping[str, Any]
 DISTANCE_BIN = 0.1
-SHOWN = 300  # characters of a text in a table
 LEAST_LOSS = 1e-8  # nats; a loss of 0 has no place on a logarithmic axis
 GROUPS = (
     ("recall", "Recall", "The whole output is the fact's answer, and stops."),
@@ -28,13 +24,7 @@ GROUPS = (
 
 def render(record: Record) -> str:
     """The page of an EvalResult, given as plain data."""
-    return whole_page(f"memtune eval: {record['project']}", (p for section in _SECTIONS for p in section(record)))
-
-
-def whole_page(title: str, parts: Iterable[str]) -> str:
-    """A page of its own around ``parts``, which are HTML."""
-    page = Template(files("memtune").joinpath("page.html").read_text(encoding="utf-8"))
-    return page.substitute(title=shown(title), body="\n".join(parts))
+    return document(f"memtune eval: {record['project']}", (part for section in _SECTIONS for part in section(record)))
 
 
 def _head(record: Record) -> Iterator[str]:
@@ -53,7 +43,7 @@ def _verdicts(record: Record) -> Iterator[str]:
                 f"{p['expected']:.1%}",
                 _share(p, "measured"),
                 p["measure"],
-                _verdict(p["held"], "held", "not held"),
+                verdict(p["held"], "held", "not held"),
             ]
             for p in record["promises"]
         ]
@@ -67,7 +57,7 @@ def _verdicts(record: Record) -> Iterator[str]:
                 f"{f['share']:.2%}",
                 _of(f),
                 f["measure"],
-                _verdict(f["met"], "met", "missed"),
+                verdict(f["met"], "met", "missed"),
             ]
             for f in record["floors"]
         ]
@@ -174,11 +164,6 @@ def _foot(record: Record) -> Iterator[str]:
 _SECTIONS = (_head, _verdicts, _measures, _by_distance, _scores, _losses, _failures, _foot)
 
 
-def shown(text: str) -> str:
-    """As text of the page: no markup, and nothing that turns the line around or does not show."""
-    return escape(visible(text, keep="\n\t"))
-
-
 def _share(row: Record, name: str) -> str:
     return f"{row[name]:.1%} ({row['low']:.1%} to {row['high']:.1%})"
 
@@ -189,23 +174,3 @@ def _of(row: Record) -> str:
 
 def _score(score: float) -> str:
     return f"{score:.2f}" if math.isfinite(score) else "none"
-
-
-def _verdict(good: bool, yes: str, no: str) -> tuple[str, str]:
-    return ("yes", yes) if good else ("no", no)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int]) -> str:
-    """A cell is text, or (class, text) where it says yes or no."""
-    titles = "".join(f"<th>{shown(title)}</th>" for title in head)
-    body = "".join(
-        f"<tr>{''.join(_cell(cell, place in numbers) for place, cell in enumerate(row))}</tr>\n" for row in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-
-
-def _cell(cell: str | tuple[str, str], number: bool) -> str:
-    if isinstance(cell, tuple):
-        return f'<td class="{cell[0]}">{shown(cell[1])}</td>'
-    text = cell if len(cell) <= SHOWN else f"{cell[:SHOWN]} ..."
-    return f'<td class="{"n" if number else "t"}" dir="auto">{shown(text)}</td>'

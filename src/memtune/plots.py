@@ -1,4 +1,4 @@
-"""Plots as inline SVG: shares with their intervals, histograms above one another on one axis, curves, heat maps.
+"""Plots as inline SVG: shares with their intervals, histograms above one another on one axis, and curves.
 
 Colours and text sizes are classes of the page's style sheet, so that a plot is readable in light and dark. Every text
 is escaped here.
@@ -10,16 +10,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 
-__all__ = ["Line", "Marker", "Series", "Share", "curves", "heat_map", "histograms", "shares", "standalone"]
+__all__ = ["Curve", "Marker", "Series", "Share", "curves", "heat_map", "histograms", "shares", "standalone"]
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 20, 16, 52
-SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares or curves, and of one histogram
+SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares, and of one histogram
+CURVE_HEIGHT, LEGEND = 320, 16  # pixels of a plot of curves, and of a line of its legend
 NAMES, CELL = 210, 22  # pixels of a heat map: room for the names of its rows, and the height of one
 BINS = 40
 ROUND_STEPS = (1, 2, 5, 10)
 INTERVALS = 7  # at most, between the ticks of an axis
+# A page has these in its style sheet; a plot that stands in a file of its own carries them.
+STYLE = (
+    "svg{background:#f5f6f8}text{fill:#5d6470;font:11px sans-serif}.grid{stroke:#d9dce1}polyline{fill:none;"
+    "stroke-width:2}.right{stroke:#1f6fd0}.near{stroke:#b85c00}.unrelated{stroke:#4a7d3f}"
+    ".marker{stroke:#b3261e;stroke-width:1.5;stroke-dasharray:5 4}"
+    "rect{stroke:none}rect.right{fill:#1f6fd0}rect.near{fill:#b85c00}"
+)
 
 
 @dataclass(frozen=True)
@@ -43,20 +50,20 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Marker:
-    """A line through all histograms at ``at``."""
+class Curve:
+    """Points ``(x, y)`` from left to right; those whose ``y`` is not above 0 have no place. ``style``: of its line."""
 
-    at: float
     name: str
+    points: tuple[tuple[float, float], ...]
+    style: str
 
 
 @dataclass(frozen=True)
-class Line:
-    """The values of one curve, at 0, 1, 2 and so on. ``style``: the classes of its stroke."""
+class Marker:
+    """A line at ``at``: through all histograms, or across the curves."""
 
+    at: float
     name: str
-    values: tuple[float, ...]
-    style: str
 
 
 def shares(points: Sequence[Share], *, title: str, x: str, y: str) -> str:
@@ -116,35 +123,44 @@ def histograms(
     return _svg(total, title, parts)
 
 
-def curves(lines: Sequence[Line], *, title: str, x: str, y: str, log: bool = False, least_first: bool = False) -> str:
-    """Curves over one axis of whole numbers; ``log``: the values are logarithms to base 10. ``least_first``: the least
-    value is at the top, as ranks are read.
-    """
-    ends = [value for line in lines for value in line.values]
-    ticks = _ticks(min(ends), max(ends), least=1.0 if log else 0.0)
-    last, span = max(len(line.values) for line in lines) - 1, ticks[-1] - ticks[0]
+def curves(series: Sequence[Curve], *, title: str, x: str, y: str, marker: Marker | None = None) -> str:
+    """Curves over one another, ``y`` logarithmic; "" where there is nothing to draw."""
+    kept = [
+        Curve(one.name, tuple((at, math.log10(value)) for at, value in one.points if 0 < value < math.inf), one.style)
+        for one in series
+    ]
+    points = [point for one in kept for point in one.points]
+    if not points:
+        return ""
+    floor = [math.log10(marker.at)] if marker and marker.at > 0 else []
+    across = _ticks(0, max(at for at, _ in points), least=1.0)
+    up = _ticks(min([*floor, *(value for _, value in points)]), max(value for _, value in points), least=1.0)
+    base = CURVE_HEIGHT - BOTTOM
 
-    def height(value: float) -> float:
-        share = (value - ticks[0]) / span
-        return TOP + (SHARE_HEIGHT - TOP - BOTTOM) * (share if least_first else 1 - share)
+    def place(at: float, value: float) -> tuple[float, float]:
+        right = LEFT + (WIDTH - LEFT - RIGHT) * at / across[-1]
+        return right, TOP + (base - TOP) * (up[-1] - value) / (up[-1] - up[0])
 
-    def across(place: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * place / max(1, last)
+    parts = [part for tick in up for part in _grid_line(place(0, tick)[1], f"{10**tick:g}")]
+    parts += [_text(place(tick, up[0])[0], base + 16, f"{tick:g}") for tick in across]
+    for number, one in enumerate(kept):
+        parts += _curve(one, [place(*point) for point in one.points], TOP + LEGEND * (number + 1))
+    if marker and floor:
+        at = place(0, floor[0])[1]
+        parts.append(f'<line class="marker" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(_text(LEFT + 6, at - 5, marker.name, anchor="start"))
+    return _svg(CURVE_HEIGHT, title, [*parts, *_axis_names(CURVE_HEIGHT, x, y)])
 
-    parts = []
-    for tick in ticks:
-        parts += _grid_line(height(tick), f"{10**tick:,.0f}" if log else f"{tick:g}")
-    for place in range(0, last + 1, max(1, round(last / INTERVALS))):
-        parts.append(_text(across(place), SHARE_HEIGHT - BOTTOM + 16, f"{place}"))
-    for number, line in enumerate(lines):
-        points = " ".join(f"{across(place):.1f},{height(value):.1f}" for place, value in enumerate(line.values))
-        told = f"<title>{escape(line.name)}</title>"
-        parts.append(f'<polyline class="{line.style}" points="{points}">{told}</polyline>')
-        at = LEFT + number * (WIDTH - LEFT - RIGHT) / len(lines)
-        parts.append(f'<polyline class="{line.style}" points="{at + 4:.1f},8 {at + 26:.1f},8"/>')
-        parts.append(_text(at + 32, 12, line.name, anchor="start"))
-    parts += _axis_names(SHARE_HEIGHT, x, y)
-    return _svg(SHARE_HEIGHT, title, parts)
+
+def _curve(one: Curve, places: Sequence[tuple[float, float]], legend: float) -> list[str]:
+    """The line, and its name in the corner, where a curve that falls is not."""
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    end = WIDTH - RIGHT - 6
+    return [
+        f'<polyline class="{one.style}" points="{line}"><title>{escape(one.name)}</title></polyline>',
+        f'<line class="{one.style}" x1="{end - 24}" x2="{end}" y1="{legend - 4}" y2="{legend - 4}"/>',
+        _text(end - 30, legend, one.name, anchor="end"),
+    ]
 
 
 def heat_map(
@@ -167,6 +183,13 @@ def heat_map(
         parts.append(_text(NAMES + (place + 0.5) * wide, total - BOTTOM + 16, column))
     parts.append(_text((WIDTH + NAMES - RIGHT) / 2, total - 6, x))
     return _svg(total, title, parts)
+
+
+def standalone(svg: str) -> str:
+    """A plot as a file of its own, without the style sheet of a page around it."""
+    return svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" ', 1).replace(
+        "<title>", f"<style>{STYLE}</style><title>", 1
+    )
 
 
 def _bars(one: Series, base: float, low: float, high: float) -> list[str]:
@@ -221,13 +244,4 @@ def _svg(height: float, title: str, parts: Sequence[str]) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{inside}</svg>"
-    )
-
-
-def standalone(plot: str) -> str:
-    """A plot as a file of its own: with the page's style sheet, which it cannot do without."""
-    page = files("memtune").joinpath("page.html").read_text(encoding="utf-8")
-    style = page[page.index("<style>") : page.index("</style>") + len("</style>")]
-    return plot.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" ', 1).replace(
-        "</title>", f"</title>{style}", 1
     )

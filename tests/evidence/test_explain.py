@@ -165,16 +165,16 @@ def test_the_page_is_whole_and_every_text_on_it_is_text(tuned, backbone, tmp_pat
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     for title in ("Layer by layer", "The memory, off and on", "Trace", "Attention", "MLP"):
         assert f">{title}<" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 4
 
 
 def test_a_page_without_memory_and_trace_has_no_such_parts(unknown, tmp_path):
     write_page(unknown, tmp_path / "why.html")
     page = (tmp_path / "why.html").read_text(encoding="utf-8")
-    assert "The memory, off and on" not in page and "<h2>Trace" not in page and page.count("<svg") == 3
+    assert "The memory, off and on" not in page and "<h2>Trace" not in page and page.count("<svg") == 2
 
 
 def test_a_plot_stands_by_itself(stored):
     alone = ET.fromstring(standalone(rank_plot(stored)))
     assert alone.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "--right" in alone.find("{http://www.w3.org/2000/svg}style").text
+    assert ".right{" in alone.find("{http://www.w3.org/2000/svg}style").text

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from memtune.evidence.lens import Curve, Lens
 from memtune.evidence.places import Place
 
-__all__ = ["ABOVE", "Depth", "curve_of", "depth_at"]
+__all__ = ["Depth", "curve_of", "depth_at"]
 
-ABOVE = 3  # tokens likelier than the gold one that are named
 Ids = tuple[int, ...]
 
 
@@ -19,7 +18,8 @@ class Depth:
 
     ``behind``: the backbone's own words that stand there. ``said``: the token that it says there. ``gold``: the first
     token of the gold answer; ``likelihood``: the mean log-probability of all its tokens, nats. Without a gold answer
-    they are None and empty. ``above``: tokens likelier than the gold one behind the last layer, the likeliest first.
+    they are None and empty. ``above``: those of the three likeliest tokens behind the last layer that are likelier than
+    the gold one.
     """
 
     behind: str
@@ -47,7 +47,7 @@ def depth_at(lens: Lens, place: Place) -> Depth:
         gold=curves[1] if place.gold else None,
         likelihood=tuple(seen.log_probabilities[:, :, 1].mean(1).tolist()) if place.gold else (),
         entropy=tuple(seen.entropy[:, 0].tolist()),
-        above=_above(lens, place) if place.gold else (),
+        above=tuple(map(piece, seen.top[-1, 0, : curves[1].rank - 1].tolist())) if place.gold else (),
     )
 
 
@@ -55,9 +55,3 @@ def curve_of(lens: Lens, row: Ids, token: int) -> Curve:
     """One token behind the end of ``row``."""
     seen = lens.read(row, [len(row) - 1], [[token]])
     return Curve.of(lens.backbone.prompts.piece(token), seen.ranks[:, 0, 0], seen.log_probabilities[:, 0, 0])
-
-
-def _above(lens: Lens, place: Place) -> tuple[str, ...]:
-    logits = lens.logits(lens.states(place.row)[-1, -1])
-    better = logits.topk(ABOVE).indices.tolist()
-    return tuple(lens.backbone.prompts.piece(t) for t in better if logits[t] > logits[place.gold[0]])

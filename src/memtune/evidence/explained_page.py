@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memtune import plots
 from memtune.evidence.lens import Curve
-from memtune.page import shown, table, whole_page
-from memtune.plots import Line, curves, heat_map
+from memtune.markup import document, shown, table
+from memtune.plots import curves, heat_map
 from memtune.project import write_beside
 
 if TYPE_CHECKING:
@@ -25,21 +25,23 @@ LAYERS = "layer (0: the embedding)"
 def write_page(result: ExplainResult, path: Path) -> None:
     """The page, whole or as it was before. Raises OSError."""
     parts = (part for section in _SECTIONS for part in section(result))
-    page = whole_page(f"memtune probe --explain: {result.probed.question}", parts)
+    page = document(f"memtune probe --explain: {result.probed.question}", parts)
     write_beside(path, page.encode("utf-8", "backslashreplace"))
 
 
 def rank_plot(result: ExplainResult) -> str:
-    """Ranks by layer at the place that is read, rank 1 at the top; the memory adds its point behind the last layer."""
+    """Ranks by layer at the place that is read; a curve that falls to 1 is what the model says there."""
     place = result.best or result.start
-    lines = [Line(f"said: {place.said.token}", _logs(place.said), "near")]
+    lines = [_line("said", place.said, "near", place.said.ranks)]
     if place.gold:
-        lines.insert(0, Line(f"gold: {place.gold.token}", _logs(place.gold), "right"))
+        lines.append(_line("gold", place.gold, "right", place.gold.ranks))
     if result.best and result.start.gold:
-        lines.append(Line("gold, at the start", _logs(result.start.gold), "unrelated"))
-    if result.alone:
-        lines.append(Line("gold, subject alone", _logs(result.alone), "unrelated dashed"))
-    return curves(lines, title="Rank by layer", x=LAYERS, y="rank", log=True, least_first=True)
+        lines.append(_line("gold, at the start", result.start.gold, "unrelated", result.start.gold.ranks))
+    return curves(lines, title="Rank by layer", x=LAYERS, y="rank")
+
+
+def _line(name: str, curve: Curve, style: str, values: Sequence[float]) -> plots.Curve:
+    return plots.Curve(f"{name}: {curve.token}", tuple(enumerate(values)), style)
 
 
 def effect_maps(trace: TraceResult) -> Iterator[tuple[str, str]]:
@@ -73,11 +75,9 @@ def _depths(result: ExplainResult) -> Iterator[str]:
     yield f"<h2>Layer by layer</h2><p>What each layer would say {shown(where)}, read with the final norm and the LM "
     yield "head. Early layers were not trained to be read so; of the last one it is what the model says.</p>"
     yield rank_plot(result)
-    lines = [Line(f"said: {place.said.token}", place.said.probabilities, "near")]
-    lines += [Line(f"gold: {place.gold.token}", place.gold.probabilities, "right")] if place.gold else []
+    lines = [_line("said", place.said, "near", place.said.probabilities)]
+    lines += [_line("gold", place.gold, "right", place.gold.probabilities)] if place.gold else []
     yield "<h3>Probability</h3>" + curves(lines, title="Probability by layer", x=LAYERS, y="probability")
-    entropy = [Line("entropy", place.entropy, "unrelated")]
-    yield "<h3>Entropy</h3>" + curves(entropy, title="Entropy by layer", x=LAYERS, y="nats")
     yield f"<details><summary>The figures</summary>{_figures(place)}</details>"
 
 
@@ -152,7 +152,3 @@ def _foot(result: ExplainResult) -> Iterator[str]:
 
 
 _SECTIONS = (_head, _depths, _memory, _traced, _foot)
-
-
-def _logs(curve: Curve) -> tuple[float, ...]:
-    return tuple(math.log10(rank) for rank in curve.ranks)

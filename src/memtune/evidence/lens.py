@@ -18,6 +18,7 @@ from memtune.evidence.anatomy import Anatomy, states_in
 __all__ = ["ENTRIES", "Curve", "Lens", "Seen"]
 
 ENTRIES = (100, 10, 1)  # ranks: at which layer a token first comes so far up
+TOP = 3  # likeliest tokens that are kept of each layer
 Ids = tuple[int, ...]
 
 
@@ -56,7 +57,7 @@ class Seen:
     ranks: Tensor  # int64 (layers + 1, positions, tokens), 1 is the best
     log_probabilities: Tensor  # float32 (layers + 1, positions, tokens), nats
     entropy: Tensor  # float32 (layers + 1, positions), nats
-    top: Tensor  # int64 (layers + 1, positions): the token of rank 1
+    top: Tensor  # int64 (layers + 1, positions, TOP): the likeliest tokens, the first one is of rank 1
 
 
 class Lens:
@@ -91,4 +92,4 @@ class Lens:
         own = logits.gather(1, tokens)
         ranks = torch.stack([(logits > own[:, i, None]).sum(1) for i in range(tokens.shape[1])], 1) + 1
         entropy = -(chances.exp() * chances).sum(1)
-        return ranks.cpu(), chances.gather(1, tokens).cpu(), entropy.cpu(), logits.argmax(1).cpu()
+        return ranks.cpu(), chances.gather(1, tokens).cpu(), entropy.cpu(), logits.topk(TOP).indices.cpu()
