@@ -20,6 +20,7 @@ from typing import Any
 from common import write_results
 
 from memtune.backbone import Backbone, load_backbone
+from memtune.events import Event, Progress
 from memtune.evidence.detect import TOGETHER, Observed, measured, observed
 from memtune.evidence.explain import ExplainResult, explain
 from memtune.evidence.explained_page import effect_maps, rank_plot
@@ -60,13 +61,20 @@ def detection(backbone: Backbone, path: str, kept: Path) -> dict[str, Any]:
 
 
 def explained(backbone: Backbone, project: Path) -> tuple[list[dict[str, Any]], ExplainResult]:
-    """Each question without a trace, then the last one with it. Seconds are of the processor, all threads."""
-    rows, spent = [], time.process_time()
+    """Each question, the last one with a trace. Seconds are of the processor, all threads."""
+    rows = []
     for number, (question, answer) in enumerate(ASKED):
         tracing = Tracing() if number == len(ASKED) - 1 else None
-        result = explain(question, project, answer=answer, tracing=tracing, backbone=backbone)
-        seconds, spent = time.process_time() - spent, time.process_time()
-        rows.append(asdict(result) | {"processor_seconds": seconds})
+        marks = [time.process_time()]
+
+        def mark(event: Event, marks: list[float] = marks) -> None:
+            if isinstance(event, Progress) and event.done == 0:
+                marks.append(time.process_time())
+
+        result = explain(question, project, answer=answer, tracing=tracing, backbone=backbone, on_event=mark)
+        marks.append(time.process_time())
+        spent = {"explanation": marks[1] - marks[0], "trace": marks[-1] - marks[1]}
+        rows.append(asdict(result) | {"processor_seconds": spent})
     return rows, result
 
 

@@ -23,6 +23,7 @@ PAGES = (
     DOCS / "benchmarks.md",
     DOCS / "reliability.md",
     DOCS / "integrations" / "backbones.md",
+    DOCS / "evidence" / "explain.md",
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
 )
@@ -358,9 +359,46 @@ def shards(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", note])
 
 
+def detectors(result: Result) -> str:
+    """How well wrong replies are told from right ones, on each set of questions."""
+    sets = result["detected"]
+    titles = ("seen of the reply", *(f"{name.replace('_', ' ')}: AUROC (95 %)" for name in sets))
+    names = [observable["name"] for observable in next(iter(sets.values()))["observables"]]
+    rows = [
+        (name, *(interval(found["observables"][i]["auroc"]) for found in sets.values())) for i, name in enumerate(names)
+    ]
+    together = (interval(found["together"]) for found in sets.values())
+    rows.append(("**all together, on replies that were not fitted**", *together))
+    asked = "; ".join(f"{name.replace('_', ' ')}: {f['wrong']} of {f['asked']} wrong" for name, f in sets.items())
+    note = f"{result['command']['model']}, replies of at most 16 tokens; {asked}. Measured at {result['on']['commit']}."
+    return "\n".join([*table(titles, rows), "", note])
+
+
+def interval(auroc: dict[str, float]) -> str:
+    return f"{auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f})"
+
+
+def explained(result: Result) -> str:
+    """What one explanation takes, in seconds of a processor."""
+    rows = [
+        (
+            row["probed"]["question"],
+            f"{row['processor_seconds']['explanation']:.1f} s",
+            f"{row['processor_seconds']['trace']:.1f} s" if row["trace"] else "-",
+        )
+        for row in result["explained"]
+    ]
+    on = result["on"]
+    note = f"Processor seconds, {result['command']['model']}, {threads(on)}, torch {on['torch']}, measured at "
+    note += f"{on['commit']}."
+    return "\n".join([*table(("question", "explanation", "trace"), rows), "", note])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "changes": ("changes.json", changes),
+    "detectors": ("explain.json", detectors),
+    "explained": ("explain.json", explained),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),

@@ -95,6 +95,7 @@ def trace(
     A memory on the model has to be silent. Raises ModelError where layers are not attention and MLP.
     """
     anatomy = Anatomy(backbone)
+    on_event(Progress("tracing", 0, len(KINDS) * len(how.centres(len(anatomy.layers)))))
     tracer = Tracer(backbone, ids, subject.start, anatomy)
     against = gold is not None and gold != said
 
