@@ -111,7 +111,6 @@ def measured(
     scores = cross_validated(figures, wrong, seed)
     together = auroc(scores, wrong, seed)
     means, deviations, weights, constant = fit(figures, wrong)
-    columns = (tuple(column.tolist()) for column in (means, deviations, weights))
     name, count = Path(facts_path).name, int(wrong.sum())
     single = [Observable(name, auroc(figures[:, i] * sign, wrong, seed)) for i, (name, sign) in enumerate(OBSERVABLES)]
     result = DetectResult(
@@ -126,7 +125,18 @@ def measured(
         file="",
         seconds=0.0,
     )
-    return result, Detector(backbone.fingerprint, name, len(replies), count, together, *columns, constant)
+    detector = Detector(
+        fingerprint=backbone.fingerprint,
+        facts=name,
+        asked=len(replies),
+        wrong=count,
+        auroc=together,
+        means=tuple(means.tolist()),
+        deviations=tuple(deviations.tolist()),
+        weights=tuple(weights.tolist()),
+        constant=constant,
+    )
+    return result, detector
 
 
 def _check(path: str | Path, wrong: torch.Tensor) -> None:

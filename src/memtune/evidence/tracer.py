@@ -32,7 +32,8 @@ class Tracer:
     def __init__(self, backbone: Backbone, ids: Ids, first: int, anatomy: Anatomy | None = None) -> None:
         self.backbone, self.ids = backbone, ids
         self.anatomy = anatomy or Anatomy(backbone)
-        self.first, self._prefix = 0, None
+        self.first = 0
+        self._prefix: Any = None  # the cache of what stands before
         alone = self.run(torch.zeros(1, 0, 0), range(0))
         self._share(first, alone)
 

@@ -42,7 +42,7 @@ def explain_view(result: ExplainResult) -> Iterable[RenderableType]:
 def _layers(place: Depth, layers: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     curves = [(name, curve) for name, curve in (("gold", place.gold), ("said", place.said)) if curve]
-    for name in ("layer", *(f"{name}: {curve.token}" for name, curve in curves), "entropy"):
+    for name in ("layer", *(f"{name}: {curve.token.replace(' ', '␣')}" for name, curve in curves), "entropy"):
         table.add_column(Text(visible(name)), justify="right", no_wrap=True)
     chosen = {round(step * layers / (ROWS - 1)) for step in range(ROWS)}
     if place.gold:
