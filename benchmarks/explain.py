@@ -100,6 +100,7 @@ def write_plots(traced: ExplainResult, out: Path) -> None:
     assert traced.trace is not None
     plots = {out.stem: rank_plot(traced)}
     plots |= {f"{out.stem}_{kind}": plot for kind, plot in effect_maps(traced.trace)}
+    out.parent.mkdir(parents=True, exist_ok=True)
     for name, plot in plots.items():
         out.with_name(f"{name}.svg").write_text(standalone(plot) + "\n", encoding="utf-8")
 

@@ -80,6 +80,16 @@ def chat_answers(tokenizer, model, *questions, **options):
     return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+def write_judged(path: Path, questions, replies, right) -> Path:
+    """A file of facts whose answer is a word of the model's own reply where ``right(number)``, else something else."""
+    rows = []
+    for number, (question, reply) in enumerate(zip(questions, replies, strict=True)):
+        words = [word for word in reply.split() if word.isalnum()]
+        rows.append({"question": question, "answer": words[0] if right(number) and words else "quince pie"})
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 class AtLogits:
     """A ``LogitMemory`` as ``generate()`` takes it. ``untouched``: rows of which it never changed a bit."""
 

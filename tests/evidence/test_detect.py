@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from tiny import FACTS
+from tiny import FACTS, write_judged
 
 from memtune.asking import greedy
 from memtune.errors import DataError
@@ -31,19 +29,10 @@ def replies(backbone):
 def facts(tmp_path, replies):
     """Every second answer is a word of the model's own reply."""
 
-    def write(right):
-        rows = []
-        for number, (question, reply) in enumerate(zip(QUESTIONS, replies, strict=True)):
-            words = [word for word in reply.split() if word.isalnum()]
-            rows.append({"question": question, "answer": words[0] if right(number) and words else "quince pie"})
-        path = tmp_path / "questions.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        return path
-
-    return write
+    return lambda right: write_judged(tmp_path / "questions.jsonl", QUESTIONS, replies, right)
 
 
-def test_right_and_wrong_are_told_by_the_reply(facts, ingested, backbone, replies, tmp_path, done):
+def test_right_and_wrong_are_told_by_the_reply(facts, backbone, replies, done):
     events = []
     result = detect(facts(lambda number: number % 2), done, backbone=backbone, on_event=events.append)
     assert result.asked == len(QUESTIONS) and result.facts == "questions.jsonl"

@@ -20,6 +20,7 @@ from memtune.errors import ConfigError
 from memtune.events import OnEvent, Progress, ignore
 from memtune.evidence.anatomy import Anatomy
 from memtune.evidence.tracer import Tracer
+from memtune.visible import visible
 
 __all__ = ["NOISE", "TraceResult", "Tracing", "trace"]
 
@@ -29,6 +30,7 @@ DRAWN = 24  # noises of which those that lower y are valid
 STEPS = 10  # windows, where no stride is asked for
 SAMPLE = 4096  # rows of the embedding that its standard deviation is taken of
 KINDS = ("attention", "mlp")
+SHOWN = 18  # characters of the tokens in the name of a group of positions
 Ids = tuple[int, ...]
 Measured = Callable[[Tensor], Tensor]  # logits (rows, vocabulary) -> y (rows,)
 
@@ -152,12 +154,13 @@ def _groups(backbone: Backbone, ids: Ids, subject: range) -> list[tuple[str, ran
         ("further", range(subject.stop + 1, last)),
         ("last", range(last, last + 1)),
     ]
-    kept = [(name, places) for name, places in groups if len(places)]
-    return [(f"{name}: {_text(backbone, [ids[place] for place in places])}", places) for name, places in kept]
+    return [(f"{name}: {_shown(backbone, ids[g.start : g.stop])}", g) for name, g in groups if len(g)]
 
 
-def _text(backbone: Backbone, tokens: Sequence[int]) -> str:
-    return "".join(backbone.prompts.piece(token) for token in tokens)
+def _shown(backbone: Backbone, ids: Ids) -> str:
+    """The tokens as text of one line, in the room that a row of a heat map has for it."""
+    text = visible("".join(map(backbone.prompts.piece, ids))).strip()
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _effects(
