@@ -16,7 +16,7 @@ import explain
 from memtune.asking import greedy
 from memtune.evidence.observables import LONGEST
 
-QUESTIONS = [f"{question.rstrip('?')} {number}?" for number in range(2) for _, question, _ in FACTS]
+QUESTIONS = [f"{question.rstrip('?')} {number}?" for number in range(3) for _, question, _ in FACTS]
 
 
 @pytest.fixture

@@ -85,7 +85,8 @@ def test_figures_are_those_of_the_models_own_logits(backbone):
     chances = logits.log_softmax(-1)
     own = torch.stack([chances[place, token] for place, token in enumerate(reply)])
     entropy = torch.distributions.Categorical(logits=logits).entropy()
-    figures = observe(Lens(backbone), prompt, reply)
+    lens = Lens(backbone)
+    figures = observe(lens, lens.states(prompt + reply[:-1])[:, len(prompt) - 1 :], reply)
     expected = (entropy[0], own[0].exp(), own.mean(), own.min(), entropy.max())
     assert figures[:5] == pytest.approx([float(value) for value in expected], abs=1e-4)
     layers = len(backbone.states.layers) + 1
@@ -93,5 +94,14 @@ def test_figures_are_those_of_the_models_own_logits(backbone):
 
 
 def test_an_empty_reply_is_its_stop_token(backbone):
-    prompt = tuple(range(5, 25))
-    assert observe(Lens(backbone), prompt, ()) == observe(Lens(backbone), prompt, (backbone.prompts.stop,))
+    lens = Lens(backbone)
+    states = lens.states(tuple(range(5, 25)))[:, -1:]
+    assert observe(lens, states, ()) == observe(lens, states, (backbone.prompts.stop,))
+
+
+def test_questions_asked_together_have_the_figures_that_each_has_alone(backbone):
+    facts = [Fact(str(number), question, "x") for number, question in enumerate(QUESTIONS[:5])]
+    for fact, together in zip(facts, observed(backbone, facts), strict=True):
+        [alone] = observed(backbone, [fact])
+        assert (together.question, together.reply) == (alone.question, alone.reply)
+        assert together.figures == pytest.approx(alone.figures, abs=1e-3)

@@ -14,6 +14,7 @@ from memtune.asking import greedy
 from memtune.backbone import Backbone
 from memtune.errors import DataError
 from memtune.events import OnEvent, Progress, ignore
+from memtune.evidence.anatomy import states_in
 from memtune.evidence.detector import FOLDS, Auroc, Detector, auroc, cross_validated, fit
 from memtune.evidence.lens import Lens
 from memtune.evidence.observables import LONGEST, OBSERVABLES, observe
@@ -90,15 +91,22 @@ def detect(
 
 
 def observed(backbone: Backbone, facts: Sequence[Fact]) -> list[Observed]:
-    """Their questions asked in one batch, greedily, at most LONGEST tokens each."""
+    """Their questions asked in one batch, greedily, at most LONGEST tokens each; the states are read on the way."""
     lens, prompts = Lens(backbone), backbone.prompts
     asked = [prompts.format.prompt(prompts.question(fact.question)) for fact in facts]
-    found = []
-    for fact, prompt, said in zip(facts, asked, greedy(backbone, asked, LONGEST), strict=True):
-        figures = observe(lens, prompt, said.ids[: len(said.ids) - said.stopped])
-        wrong = not holds_answer(said.text, fact.answer)
-        found.append(Observed(fact.question, fact.answer, said.text, wrong, figures))
-    return found
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i]))  # as greedy asks them
+    with states_in(lens.anatomy) as seen:
+        answers = greedy(backbone, [asked[i] for i in order], LONGEST)
+    layers = len(lens.anatomy.layers) + 1
+    last = [state[:, -1] for state in seen]  # (batch, hidden), pass by pass and layer by layer
+    states = torch.stack(last).view(-1, layers, *last[0].shape).transpose(0, 1)
+    found = {}
+    for row, (i, said) in enumerate(zip(order, answers, strict=True)):
+        reply = said.ids[: len(said.ids) - said.stopped]
+        figures = observe(lens, states[:, : max(1, len(reply)), row], reply)
+        wrong = not holds_answer(said.text, facts[i].answer)
+        found[i] = Observed(facts[i].question, facts[i].answer, said.text, wrong, figures)
+    return [found[i] for i in range(len(facts))]
 
 
 def measured(

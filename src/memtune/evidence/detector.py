@@ -17,7 +17,7 @@ from torch import Tensor
 
 from memtune.errors import ProjectError
 from memtune.evidence.lens import Lens
-from memtune.evidence.observables import OBSERVABLES, observe
+from memtune.evidence.observables import LONGEST, OBSERVABLES, observe
 from memtune.project import write_beside
 
 __all__ = ["DETECTOR", "Auroc", "Detector", "Doubt", "auroc", "cross_validated", "doubt_of", "fit"]
@@ -98,7 +98,9 @@ def doubt_of(directory: Path, lens: Lens, prompt: Ids, reply: Ids) -> Doubt | No
     detector = Detector.load(directory)
     if detector is None or detector.fingerprint != lens.backbone.fingerprint:
         return None
-    return Doubt(detector(observe(lens, prompt, reply)), detector.auroc, detector.asked, detector.facts)
+    reply = reply[:LONGEST]
+    states = lens.states(prompt + reply[:-1])[:, len(prompt) - 1 :]
+    return Doubt(detector(observe(lens, states, reply)), detector.auroc, detector.asked, detector.facts)
 
 
 def fit(figures: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -24,13 +24,13 @@ OBSERVABLES = (
 )
 
 
-def observe(lens: Lens, prompt: Ids, reply: Ids) -> tuple[float, ...]:
-    """One figure for each of OBSERVABLES, in nats where it is one of information. ``reply``: without a stop token.
+def observe(lens: Lens, states: Tensor, reply: Ids) -> tuple[float, ...]:
+    """One figure for each of OBSERVABLES, in nats where it is one of information.
 
-    One pass; at the least likely token the lens reads every layer.
+    ``reply``: without a stop token, as long as it is looked at. ``states``: those that predict its tokens, before the
+    first layer and behind each, ``(layers + 1, tokens, hidden)``; of an empty reply the one that predicts its end.
     """
-    reply = reply[:LONGEST] or (lens.backbone.prompts.stop,)
-    states = lens.states(prompt + reply[:-1])[:, len(prompt) - 1 :]
+    reply = reply or (lens.backbone.prompts.stop,)
     chances = lens.logits(states[-1]).log_softmax(-1)
     entropy = -(chances.exp() * chances).sum(1)
     own = chances.gather(1, torch.tensor(reply, device=chances.device)[:, None]).squeeze(1)
