@@ -1,10 +1,11 @@
-"""Explanations measured: how well wrong replies are told from right ones, what one explanation and one trace cost.
+"""Explanations measured: how well wrong replies are told from right ones; what one explanation and one trace cost.
 
-    python benchmarks/explain.py --project .memtune --questions examples/evidence/well_known_and_invented.jsonl \\
-        examples/evidence/real_only.jsonl --kept build/replies.jsonl --out benchmarks/results/explain.json
+    python benchmarks/explain.py --questions examples/evidence/real_only.jsonl \\
+        examples/evidence/well_known_and_invented.jsonl --kept build/replies.jsonl --out benchmarks/results/detect.json
+    python benchmarks/explain.py --project .memtune --out benchmarks/results/explain.json
 
-Replies are kept in ``--kept`` as they come and are not asked for again, so that the run can be interrupted. Two plots
-(SVG) of the traced question are written beside the JSON.
+Replies are kept in ``--kept`` as they come and are not asked for again, so that the run can be interrupted. With a
+project, plots of the traced question (SVG) are written beside the JSON.
 """
 
 from __future__ import annotations
@@ -81,26 +82,26 @@ def explained(backbone: Backbone, project: Path) -> tuple[list[dict[str, Any]], 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--project", type=Path, required=True, help="tuned with the example facts")
-    parser.add_argument("--questions", nargs="+", required=True)
-    parser.add_argument("--kept", type=Path, required=True)
+    parser.add_argument("--questions", nargs="+", default=[])
+    parser.add_argument("--kept", type=Path, default=Path("build/replies.jsonl"))
+    parser.add_argument("--project", type=Path, help="tuned with the example facts")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     backbone = load_backbone(args.model)
-    rows, traced = explained(backbone, args.project)
     detected: dict[str, Any] = {}
-    results = {"explained": rows, "detected": detected}
-    write_plots(traced, args.out)
     for path in args.questions:
         detected[Path(path).stem] = detection(backbone, path, args.kept)
-        write_results(args, results)  # what is measured is not lost if the run is interrupted
+        write_results(args, {"detected": detected})  # what is measured is not lost if the run is interrupted
+    if args.project is not None:
+        rows, traced = explained(backbone, args.project)
+        write_results(args, {"explained": rows} | ({"detected": detected} if detected else {}))
+        write_plots(traced, args.out)
 
 
 def write_plots(traced: ExplainResult, out: Path) -> None:
     assert traced.trace is not None
     plots = {out.stem: rank_plot(traced)}
     plots |= {f"{out.stem}_{kind}": plot for kind, plot in effect_maps(traced.trace)}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for name, plot in plots.items():
         out.with_name(f"{name}.svg").write_text(standalone(plot) + "\n", encoding="utf-8")
 

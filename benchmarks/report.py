@@ -398,6 +398,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "at the logits": ("at_logits.json", at_logits),
     "changes": ("changes.json", changes),
     "detectors": ("explain.json", detectors),
+    "detectors": ("detect.json", detectors),
     "explained": ("explain.json", explained),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
