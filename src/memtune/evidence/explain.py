@@ -60,25 +60,29 @@ class ExplainResult:
     trace_seconds: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Inside:
-    """A backbone with its memory silent, and the question that is looked into."""
+    """A backbone with its memory silent, and the question that is looked into: its prompt, the backbone's own reply."""
 
     asker: Asker
     facts: PackedFacts
     lens: Lens
     asked: ProbeResult
     gold: Gold | None
+    prompt: Ids
+    reply: Ids
+    subject: Subject | None
+    start: Place
+    best: Place
 
-    def __post_init__(self) -> None:
-        prompts = self.asker.backbone.prompts
-        question = prompts.question(self.asked.question)
-        self.prompt = prompts.format.prompt(question)
-        self.reply = prompts.answer(self.asked.base_answer)[:-1]
-        self.subject = subject_of(self.asked.question, question, self.asker.memory.router.reader)
-        self.start, self.best = places_of(
-            self.asker.backbone, self.prompt, self.reply, self.gold.answer if self.gold else None
-        )
+    @classmethod
+    def of(cls, asker: Asker, facts: PackedFacts, asked: ProbeResult, gold: Gold | None) -> _Inside:
+        backbone, prompts = asker.backbone, asker.backbone.prompts
+        question = prompts.question(asked.question)
+        prompt, reply = prompts.format.prompt(question), prompts.answer(asked.base_answer)[:-1]
+        subject = subject_of(asked.question, question, asker.memory.router.reader)
+        start, best = places_of(backbone, prompt, reply, gold.answer if gold else None)
+        return cls(asker, facts, Lens(backbone), asked, gold, prompt, reply, subject, start, best)
 
 
 def explain(
@@ -107,7 +111,7 @@ def explain(
         facts = load_facts(project)
         gold = Gold(answer.strip(), "as given") if answer is not None else _gold(asker, facts, asked)
         asker.attachment.enabled = False
-        inside = _Inside(asker, facts, Lens(backbone), asked, gold)
+        inside = _Inside.of(asker, facts, asked, gold)
         found = _looked_into(inside, project)
         found = replace(found, seconds=time.monotonic() - started)
         if tracing is not None:
