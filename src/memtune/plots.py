@@ -25,7 +25,7 @@ STYLE = (
     "svg{background:#f5f6f8}text{fill:#5d6470;font:11px sans-serif}.grid{stroke:#d9dce1}polyline{fill:none;"
     "stroke-width:2}.right{stroke:#1f6fd0}.near{stroke:#b85c00}.unrelated{stroke:#4a7d3f}"
     ".marker{stroke:#b3261e;stroke-width:1.5;stroke-dasharray:5 4}"
-    "rect{stroke:none}rect.right{fill:#1f6fd0}rect.near{fill:#b85c00}"
+    "rect.right{fill:#1f6fd0;stroke:none}rect.near{fill:#b85c00;stroke:none}"
 )
 
 
