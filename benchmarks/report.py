@@ -391,7 +391,13 @@ def explained(result: Result) -> str:
     on = result["on"]
     note = f"Processor seconds, {result['command']['model']}, {threads(on)}, torch {on['torch']}, measured at "
     note += f"{on['commit']}."
-    return "\n".join([*table(("question", "explanation", "trace"), rows), "", note])
+    plots = {"": "Rank by layer", "_attention": "Indirect effect of attention", "_mlp": "Indirect effect of the MLPs"}
+    images = [f"![{says}](../../benchmarks/results/explain{name}.svg)" for name, says in plots.items()]
+    traced = (
+        f"The plots are of the last question, the one with a trace: {result['explained'][-1]['trace']['said']!r} over "
+    )
+    traced += f"{result['explained'][-1]['trace']['gold']!r}."
+    return "\n".join([*table(("question", "explanation", "trace"), rows), "", note, "", traced, "", *images])
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
