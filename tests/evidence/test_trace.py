@@ -53,6 +53,25 @@ def test_without_noise_it_is_the_model(kind, tracer):
     torch.testing.assert_close(tracer.run(NONE, range(0)), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("spoil", ["no cache", "another cache"])
+def test_where_nothing_can_be_shared_the_whole_row_is_run(kind, tracer, monkeypatch, spoil):
+    import transformers
+
+    class Spoilt(transformers.DynamicCache):
+        def __init__(self, *_args, **_options):
+            if spoil == "no cache":
+                raise TypeError("this model has another cache")
+            super().__init__()
+
+        def update(self, keys, values, *rest, **options):
+            return super().update(keys * 3, values + 1, *rest, **options)
+
+    monkeypatch.setattr(transformers, "DynamicCache", Spoilt)
+    alone = Tracer(kind, IDS, SUBJECT.start)
+    assert alone.first == 0
+    torch.testing.assert_close(alone.run(noise(), SUBJECT), tracer.run(noise(), SUBJECT), rtol=1e-3, atol=1e-3)
+
+
 def test_everything_put_back_is_the_clean_run_to_the_last_bit(tracer):
     anatomy = tracer.anatomy
     modules = [anatomy.embedding, *(m for p in anatomy.parts for m in (p.attention, p.mlp))]
