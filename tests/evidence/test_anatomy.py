@@ -66,6 +66,20 @@ def test_a_layer_of_one_part_has_nothing_to_restore_apart(tmp_path):
     assert "without --trace" in caught.value.hint
 
 
+def test_one_position_that_is_far_longer_than_the_others_hides_nothing(tmp_path):
+    """As in trained models, where the MLP of a layer writes a huge state at the first token."""
+    backbone = load_backbone(save_kind(tmp_path / "llama", "llama", **SIZES))
+    anatomy = Anatomy(backbone)
+    mlp = anatomy.layers[1].mlp
+
+    def lengthen(_module, _args, out):
+        return torch.cat([out[:, :1] * 1e5, out[:, 1:]], 1)
+
+    with hooked([(mlp, lengthen)]):
+        parts = anatomy.parts
+    assert (parts[1].attention, parts[1].mlp) == (anatomy.layers[1].self_attn, mlp)
+
+
 @torch.inference_mode()
 def test_states_are_those_that_transformers_gives(backbone):
     ids = torch.arange(5, 25)[None]

@@ -126,13 +126,15 @@ class Anatomy:
         )
 
     def _explain(self, added: Tensor, outputs: Sequence[Tensor]) -> bool:
-        """Whether ``added`` is a sum of these, each times a number (1 in most models), and of no fewer of them."""
-        columns = torch.stack([out.float().flatten() for out in outputs], 1).cpu()
-        wanted = added.float().flatten()[:, None].cpu()
-        factors = torch.linalg.lstsq(columns, wanted).solution
-        left = (columns @ factors - wanted).norm()
-        shares = columns.norm(dim=0) * factors[:, 0].abs()
-        return bool(left <= self.exact * wanted.norm()) and bool((shares > 10 * self.exact * wanted.norm()).all())
+        """Whether ``added`` is a sum of these, each times a number (1 in most models), and not of one of them alone.
+
+        Every position counts alike: in trained models the first one is often a thousand times as long as the others.
+        """
+        lengths = added.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        columns = [(out.float() / lengths).flatten().cpu() for out in outputs]
+        wanted = (added.float() / lengths).flatten().cpu()
+        left = _left(wanted, columns)
+        return left <= self.exact and all(_left(wanted, [column]) > 2 * self.exact for column in columns)
 
     def _attention_first(self, number: int, pair: Names, made: Made) -> Names:
         one, other = (self.layers[number].get_submodule(name) for name in pair)
@@ -201,6 +203,13 @@ def with_first(out: Any, tensor: Tensor) -> Any:
 
 def _first(out: Any) -> Any:
     return out[0] if isinstance(out, tuple) else out
+
+
+def _left(wanted: Tensor, columns: Sequence[Tensor]) -> float:
+    """The share of ``wanted`` that the best sum of the columns leaves over."""
+    matrix = torch.stack(list(columns), 1)
+    factors = torch.linalg.lstsq(matrix, wanted[:, None]).solution
+    return float((matrix @ factors - wanted[:, None]).norm() / wanted.norm())
 
 
 def _distinct(outputs: dict[str, Tensor], like: Tensor) -> dict[str, Tensor]:
