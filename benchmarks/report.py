@@ -403,7 +403,6 @@ def explained(result: Result) -> str:
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "changes": ("changes.json", changes),
-    "detectors": ("explain.json", detectors),
     "detectors": ("detect.json", detectors),
     "explained": ("explain.json", explained),
     "growth": ("growth.json", growth),
