@@ -39,7 +39,8 @@ def terms(text: str) -> list[Term]:
     ['the', 'curlew', '3', 'cost', '1190']
     """
     plain = _DECIMAL_COMMA.sub(".", _THOUSANDS.sub("", _POSSESSIVE.sub("", text)))
-    found, end = [], 0
+    found: list[Term] = []
+    end = 0
     for match in _TERM.finditer(plain):
         word = match.group()
         fold = _fold(word)
@@ -78,6 +79,11 @@ class Language:
     def tells(self, term: Term) -> bool:
         """Whether the term says more than the average word."""
         return term.digit or self.information(term) > self.average
+
+    def rarest(self, text: Sequence[Term]) -> frozenset[str]:
+        """Stems of the terms that tell most."""
+        most = max(map(self.information, text), default=0.0)
+        return frozenset(term.stem for term in text if self.information(term) == most)
 
     def _told(self, count: int) -> float:
         return -math.log((count + 1) / (self._texts + 1))

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from memtune.evidence.search import FactSearch
+from memtune.evidence.subjects import Subjects
 from memtune.evidence.terms import Language, Term, holds, terms
 from memtune.fact import Fact
 
@@ -78,6 +79,14 @@ class Verifier:
     def rows(self, statement: str, *, question: str = "", about: str = "") -> list[int]:
         """Numbers of the facts that a verdict looks at, best first."""
         return self._search.find(f"{statement} {question or about}", ROWS)
+
+    def about(self, text: str) -> list[int]:
+        """Numbers of the facts about what a text names, or of those that it asks for."""
+        return self._subjects.about(text)
+
+    @cached_property
+    def _subjects(self) -> Subjects:
+        return Subjects(self.facts, self.language)  # a verdict needs none, so it is made when it is asked for
 
     def verdict(self, statement: str, *, question: str = "", about: str = "") -> Verdict:
         """What the facts say of one statement.
@@ -172,13 +181,12 @@ class Verifier:
         told = {term.stem: self.language.information(term) for term in text}
         rest = {term for term, mark in zip(text, marks, strict=True) if not mark}
         telling = {term for term in rest if self.language.tells(term)} or rest
-        most = max(told.values(), default=0.0)
         return _Wording(
             words=frozenset(told),
             folds=frozenset(term.fold for term in text),
             names=tuple(dict.fromkeys(self.language.names(text))),
             relation=tuple(sorted({(term.stem, told[term.stem]) for term in telling})),
-            rarest=frozenset(stem for stem, information in told.items() if information == most),
+            rarest=self.language.rarest(text),
         )
 
 
