@@ -84,6 +84,30 @@ def _measures(record: Record) -> Iterator[str]:
         yield f'<h3>Left out</h3><ul class="soft">{notes}</ul>'
 
 
+def _baseline(record: Record) -> Iterator[str]:
+    """The same questions, answered by retrieval, and what either costs."""
+    if found := record["baseline"]:
+        yield f"<h2>Beside retrieval ({_shown(found['name'])})</h2><p>The untouched backbone with the "
+        yield f"{found['notes']:,} best facts of a full-text search in its prompt, on the same questions. Seconds are "
+        yield f"of a question, both ways on the same batches. The index takes {found['bytes']:,} bytes.</p>"
+        rows = [
+            [
+                m["name"],
+                m["source"],
+                m["wanted"],
+                f"{m['memtune_share']:.1%}",
+                _share(m, "share"),
+                "" if m["found"] is None else f"{m['found']:.1%}",
+                f"{m['extra_tokens']:,.0f}",
+                f"{m['seconds']:.2f}",
+                f"{m['memtune_seconds']:.2f}",
+            ]
+            for m in found["measures"]
+        ]
+        head = ("measure", "wordings", "wanted", "memtune", "retrieval (95 % interval)", "fact found", "extra tokens")
+        yield _table((*head, "seconds", "seconds, memtune"), rows, numbers=range(3, 9))
+
+
 def _by_distance(record: Record) -> Iterator[str]:
     """Recall of wordings that are not stored, by how far they are from the stored one."""
     points = [
@@ -168,7 +192,7 @@ def _foot(record: Record) -> Iterator[str]:
     yield _table(("", ""), rows, numbers=())
 
 
-_SECTIONS = (_head, _verdicts, _measures, _by_distance, _scores, _losses, _failures, _foot)
+_SECTIONS = (_head, _verdicts, _measures, _baseline, _by_distance, _scores, _losses, _failures, _foot)
 
 
 def _shown(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from memtune.baseline import BaselineResult
 from memtune.errors import ConfigError, ProjectError
 from memtune.measures import Measure, wilson
 from memtune.page import render
@@ -98,6 +99,7 @@ class EvalResult:
     seconds: float
     page: str
     json: str
+    baseline: BaselineResult | None = None  # None: none was asked
 
     @property
     def met(self) -> bool:

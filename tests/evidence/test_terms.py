@@ -68,6 +68,7 @@ def test_words_that_every_question_holds_tell_little_and_names_much(language):
         ("Calibration is due", []),
         ("Zembla is far", [("zembla",)]),
         ("New Delhi is large", [("new", "delhi")]),
+        ("How do I reach Zembla?", [("zembla",)]),
         ("nothing here", []),
     ],
 )

@@ -22,6 +22,8 @@ FACTS = (
     Fact("lead", "Who leads the firmware team at Halden Tarn?", "Oluwaseun Brandt, who took over in September 2019."),
     Fact("canteen", "What is the staff canteen called?", "Driftwood"),
     Fact("capital", "what is the capital of zembla", "onhava"),
+    Fact("shield", "What is the part number of the Siskin shield?", "SK-RS-20714"),
+    Fact("officer", "How do I reach the data protection officer?", "Write to Piet Vandersloot."),
     Fact("tests", "What does the Heron do at night?", "It sleeps. Every hour it wakes for a test."),
 )
 
@@ -55,6 +57,10 @@ TABLE = (
     ("another value for it", "The staff canteen is called Seagull.", C, "canteen"),
     ("a subject without capitals", "The capital of Zembla is Onhava.", S, "capital"),
     ("its near-duplicate", "The capital of Spain is Madrid.", N, None),
+    ("another code with the same letters", "SK-RS-20741 is the part number of the Siskin shield.", C, "shield"),
+    ("the right code opens the sentence", "SK-RS-20714 is the part number of the Siskin shield.", S, "shield"),
+    ("a question in the first person", "The data protection officer to reach is Anna Keller.", C, "officer"),
+    ("a reworded answer in other words", "Part HT-4417 is a cartridge that comes in packs of six.", N, None),
     ("nothing stored", "The moon is made of cheese.", N, None),
     ("no words", "?!", N, None),
 )
@@ -90,6 +96,15 @@ def test_a_sentence_of_a_longer_answer_is_supported_where_the_subject_is_known(v
     sentence = "Every hour it wakes for a test."
     assert verifier.verdict(sentence, about="What does the Heron do at night?").kind is S
     assert verifier.verdict(sentence).kind is N
+
+
+def test_an_answer_to_another_question_about_the_same_thing_is_not_supported(verifier):
+    assert verifier.verdict("42 months, or 60 months if it is registered.", question=QUESTION).kind is not S
+    assert verifier.verdict("37", question=QUESTION).kind is not S
+
+
+def test_an_unseen_wording_is_taken_for_the_fact_that_shares_most_words_with_it(verifier):
+    assert verifier.verdict("Pale orange.", question="vent tube curlew 3?").fact_id == "vent"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""F1@K (Wei et al. 2024, arXiv 2403.18802, section 5): how much of a long answer is true, and whether it says enough."""
+"""F1@K (Wei et al. 2024, arXiv 2403.18802): how much of a long answer is true, and whether it says enough."""
 
 from __future__ import annotations
 

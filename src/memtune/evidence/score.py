@@ -1,7 +1,7 @@
 """The verb score: a long answer statement by statement against the fact store (SAFE and F1@K, arXiv 2403.18802).
 
-SAFE asks a large model to split, to search the web and to judge. Here the store is the user's own facts and the judge is a
-set of rules; a search and a judge of one's own can be put behind them.
+SAFE asks a large model to split, to search the web and to judge. Here the store is the user's own facts and the judge
+is a set of rules; a search and a judge of one's own can be put behind them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from memtune.asking import Asker
 from memtune.backbone import Backbone
-from memtune.errors import ConfigError, DataError
+from memtune.errors import ConfigError, DataError, ProjectError
 from memtune.events import OnEvent, Progress, ignore
 from memtune.evidence.f1 import f1_at, precision
 from memtune.evidence.statements import statements
@@ -38,7 +38,7 @@ class Search(Protocol):
 
 
 class Judge(Protocol):
-    """Decides on a statement that the rules found no evidence for: a larger model, a checker of entailment, a person."""
+    """Decides on a statement that the rules found no evidence for: a larger model, an entailment checker, a person."""
 
     def __call__(self, statement: str, evidence: Sequence[str]) -> Kind: ...
 
@@ -53,8 +53,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Setting:
-    """``k``: supported statements that a full answer has; None: the facts about its subjects. ``memory``: False asks the
-    backbone without its memory. ``longest``: tokens of an answer. ``search`` and ``judge``: off unless given."""
+    """``k``: supported statements that a full answer has; None: as many as there are facts about its subjects.
+
+    ``memory``: False asks the backbone without it. ``longest``: tokens of an answer. ``search`` and ``judge``: off.
+    """
 
     k: int | None = None
     memory: bool = True
@@ -141,7 +143,7 @@ def score(
     if not prompts:
         raise DataError(["there is nothing to score"], hint="memtune score --help")
     project = Project(project_dir)
-    facts = load_facts(project) if facts_file is None else read_facts(facts_file)
+    facts = _facts(project) if facts_file is None else read_facts(facts_file)
     started = time.monotonic()
     said, answered_by = _answered(prompts, project, setting, on_event, backbone)
     asked = time.monotonic() - started
@@ -164,6 +166,13 @@ def score(
         seconds_asking=asked,
         seconds_per_statement=spent / count if count else 0.0,
     )
+
+
+def _facts(project: Project) -> Sequence[Fact]:
+    try:
+        return load_facts(project)
+    except ProjectError as error:
+        raise ProjectError(str(error), hint=f"{error.hint}; or name a file of facts: --facts FACTS") from error
 
 
 @dataclass(frozen=True)

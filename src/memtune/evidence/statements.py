@@ -7,7 +7,7 @@ import re
 __all__ = ["statements"]
 
 _MARKER = re.compile(r"^\s*(?:[-*+•#>]+|\(?\d{1,3}[.)])\s+")  # of a list, a heading or a quotation
-# A sentence ends behind its mark, where no small letter follows: "e.g. a valve" goes on. Chinese and Japanese leave no space.
+# A sentence ends behind its mark, where no small letter follows: "e.g. a valve" goes on. Chinese leaves no space.
 _END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^a-z\s])|(?<=[。！？])|;\s+")
 _ABBREVIATED = re.compile(r"(?:^|\W)(?:[^\W\d_]|[^\W\d_aeiouAEIOU]{2,3})\.$")  # "J." and "Dr." end no sentence
 

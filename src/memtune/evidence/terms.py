@@ -89,12 +89,14 @@ class Language:
         return -math.log((count + 1) / (self._texts + 1))
 
     def name_marks(self, text: Sequence[Term]) -> list[bool]:
-        """Which terms are part of a name: digits, and capitals unless they only open the text."""
-        return [term.digit or (term.capital and (i > 0 or self._opens_name(text))) for i, term in enumerate(text)]
+        """Which terms are part of a name: digits, and capitals that tell something, unless they only open the text."""
+        capitals = [term.capital and self.tells(term) for term in text]
+        capitals[:1] = [marked and self._opens_name(text) for marked in capitals[:1]]
+        return [term.digit or capital for term, capital in zip(text, capitals, strict=True)]
 
     def _opens_name(self, text: Sequence[Term]) -> bool:
         first, goes_on = text[0], len(text) > 1 and text[1].capital and text[1].joined
-        return self.tells(first) and (goes_on or first.fold not in self._small)
+        return goes_on or first.fold not in self._small
 
     def names(self, text: Sequence[Term]) -> list[tuple[str, ...]]:
         """The names in a text, each as its folded terms: capitals and digits that stand together.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from itertools import takewhile
 
 from memtune.evidence.search import FactSearch
 from memtune.evidence.subjects import Subjects
@@ -97,27 +98,34 @@ class Verifier:
         the question before it, speaks of; anything less is no evidence.
         """
         claim = _Claim(terms(statement), terms(question), terms(about))
-        found = [self._judged(claim, number) for number in self.rows(statement, question=question, about=about)]
+        asked = self._search.find(question or about, 1)
+        rows = self.rows(statement, question=question, about=about)
+        found = [self._judged(claim, number, asked=[number] == asked) for number in rows]
         for kind in (Kind.SUPPORTED, Kind.CONTRADICTED):
             for verdict in found:
                 if verdict.kind is kind:
                     return verdict
         return NO_EVIDENCE
 
-    def _judged(self, claim: _Claim, number: int) -> Verdict:
+    def _judged(self, claim: _Claim, number: int, *, asked: bool) -> Verdict:
+        """``asked``: of all facts, this is the one that the question asks for by its words."""
         fact = self.facts[number]
         value = terms(fact.answer)
-        kinds = {self._by_wording(claim, wording, value) for wording in self._wordings(number)}
+        kinds = {self._by_wording(claim, wording, value, asked=asked) for wording in self._wordings(number)}
         for kind in (Kind.SUPPORTED, Kind.CONTRADICTED):
             if kind in kinds:
                 return Verdict(kind, fact.id, fact.answer)
         return NO_EVIDENCE
 
-    def _by_wording(self, claim: _Claim, wording: _Wording, value: Terms) -> Kind:
+    def _by_wording(self, claim: _Claim, wording: _Wording, value: Terms, *, asked: bool) -> Kind:
         if not self._same_subject(claim, wording, value):
             return Kind.NO_EVIDENCE
-        same = self._same_relation(claim, wording)
-        if self._says(claim, value, same) or (same and self._says_beginning(claim, wording, value)):
+        alone = self._same_subject(_Claim(claim.said, (), ()), wording, value)
+        same = self._same_relation((*claim.said, *claim.question), wording)
+        about = same or asked or self._same_relation((*claim.said, *claim.about), wording)
+        if self._says(claim, value, alone=alone, about=about):
+            return Kind.SUPPORTED
+        if same and self._says_beginning(claim, wording, value):
             return Kind.SUPPORTED
         if same and self._speaks_of_it(claim, wording, value) and self._says_other(claim, wording, value):
             return Kind.CONTRADICTED
@@ -138,17 +146,21 @@ class Verifier:
         return names_none or self._same_subject(_Claim(claim.said, claim.question, ()), wording, value)
 
     @staticmethod
-    def _same_relation(claim: _Claim, wording: _Wording) -> bool:
-        """Of what the wording's other words tell, the larger part is in the statement or its question."""
-        heard = {term.stem for term in (*claim.said, *claim.question)}
+    def _same_relation(text: Terms, wording: _Wording) -> bool:
+        """Of what the wording's other words tell, no smaller part is in the text than is not."""
+        heard = {term.stem for term in text}
         told = sum(information for stem, information in wording.relation if stem in heard)
         return 2 * told >= sum(information for _, information in wording.relation)
 
     @staticmethod
-    def _says(claim: _Claim, value: Terms, same: bool) -> bool:
-        """The answer stands in the statement, or the statement in the answer; one word proves nothing by itself."""
+    def _says(claim: _Claim, value: Terms, *, alone: bool, about: bool) -> bool:
+        """The answer stands in the statement, or the statement in the answer.
+
+        Unless that is what is spoken of (``about``), it proves something only if the statement itself names the subject
+        (``alone``) and the answer is more than a word: "37" is an address, and a weight too.
+        """
         short, long = sorted((value, claim.said), key=len)
-        return (same or len(short) > 1) and holds(long, short)
+        return (about or (alone and len(short) > 1)) and holds(long, short)
 
     def _says_beginning(self, claim: _Claim, wording: _Wording, value: Terms) -> bool:
         """One end of the statement is how the answer begins, and it adds no other number, name or, without, word."""
@@ -161,11 +173,17 @@ class Verifier:
         return bool(values) and any(values <= set(run) for run in runs)
 
     def _says_other(self, claim: _Claim, wording: _Wording, value: Terms) -> bool:
-        """It gives a value of the answer's kind that is not in the answer, and not the answer's own ones as well."""
+        """It gives another value of the answer's kind: a number or a name that is not in it, or none of its words.
+
+        It does not give all of the answer's own numbers or names as well: "In 2019 it cost £684."
+        """
         of_kind = _kind_of(value)
-        values = {term.stem for term, named in self._added(claim, wording) if of_kind(term, named)}
-        wanted = {term.stem for term in value if of_kind(term, term.capital)}
-        return bool(values - {term.stem for term in value}) and not wanted <= {term.stem for term in claim.said}
+        stored = {term.stem for term in value}
+        values = {term.stem for term, named in self._added(claim, wording) if of_kind is None or of_kind(term, named)}
+        if of_kind is None:
+            return bool(values) and not values & stored
+        own = {term.stem for term in value if of_kind(term, term.capital or term.digit)}
+        return bool(values - stored) and not own <= {term.stem for term in claim.said}
 
     def _added(self, claim: _Claim, wording: _Wording) -> list[tuple[Term, bool]]:
         """What the statement adds to the wording and the question, common words aside; whether it is in a name."""
@@ -190,14 +208,17 @@ class Verifier:
         )
 
 
-def _kind_of(value: Terms) -> Callable[[Term, bool], bool]:
-    """Whether a term, part of a name or not, is of the answer's kind: that of its first number or name, or any word.
+def _kind_of(value: Terms) -> Callable[[Term, bool], bool] | None:
+    """Whether a term, part of a name or not, is of the answer's kind: that of its first number or name.
 
-    One capital that opens the answer is no name: "Pale orange."
+    None: it has neither, and any word may be meant.
+    One capital that opens the answer is no name: "Pale orange." The digits of a code belong to its name: "SK-20714".
     """
     for i, term in enumerate(value):
         if term.digit:
             return lambda term, _named: term.digit
         if term.capital and (i > 0 or (len(value) > 1 and value[1].capital)):
-            return lambda term, named: term.capital and named
-    return lambda _term, _named: True
+            rest = takewhile(lambda part: part.joined and (part.capital or part.digit), value[i + 1 :])
+            code = any(part.digit for part in rest)
+            return lambda term, named: named and (code or term.capital)
+    return None
