@@ -2,8 +2,8 @@
 
     python benchmarks/statements.py examples
 
-``evidence/statements.jsonl`` names facts and says each once right and once wrong. ``paraphrases.jsonl`` asks for them in
-wordings that are stored nowhere, each answered with the fact's answer and with that of the fact after it;
+``evidence/statements.jsonl`` names facts and says each once right and once wrong. ``paraphrases.jsonl`` asks for them
+in wordings that are stored nowhere, each answered with the fact's answer and with that of the fact after it;
 ``near_miss.jsonl`` asks for something else, and is answered with what the best of the facts says.
 """
 

@@ -6,7 +6,7 @@ What it costs is measured beside what memtune costs, on the same questions: toke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from memtune.asking import Answer, Asker, Turns
@@ -87,6 +87,17 @@ class Rag:
         self.asker, self.facts, self.count = asker, facts, baseline.notes
         self.longest, self.room = longest, room
         self.notes = Notes(facts)
+
+    def beside(
+        self, measures: Sequence[Measure], asked: Mapping[str, Sequence[Case]], progress: Callable[[str, int], Told]
+    ) -> BaselineResult:
+        """Every measure on its own questions; ``progress``: given a stage and its total, whom to tell how far it is."""
+        found = []
+        for measure in measures:
+            cases = asked[measure.key]
+            told = progress(f"retrieval, {measure.name}", self.generations(measure, cases))
+            found.append(self.measure(measure, cases, told))
+        return BaselineResult("rag", self.count, self.notes.bytes, tuple(found))
 
     def measure(self, measure: Measure, cases: Sequence[Case], told: Told) -> BaselineMeasure:
         """The same questions that ``measure`` asked, generated one and all."""

@@ -173,12 +173,7 @@ class _Run:
         if baseline.name is None:
             return None
         rag = Rag(self.bench.asker, self.facts, baseline, self.scope.longest, self.room)
-        found = []
-        for measure in measures:
-            if cases := self.asked.get(measure.key):
-                told = self._told(f"{baseline.name}, {measure.name}", rag.generations(measure, cases))
-                found.append(rag.measure(measure, cases, told))
-        return BaselineResult(baseline.name, baseline.notes, rag.notes.bytes, tuple(found))
+        return rag.beside([m for m in measures if m.key in self.asked], self.asked, self._told)
 
     def _unseen(self, suite: Suite) -> list[Case]:
         """Without given paraphrases that are stored already: those measure nothing that is not in another measure."""

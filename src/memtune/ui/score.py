@@ -14,7 +14,8 @@ from memtune.ui.parts import LIST_CAP, cut, fields
 from memtune.visible import visible
 
 if TYPE_CHECKING:
-    from memtune.evidence.score import AnswerScore, Scored, ScoreResult
+    from memtune.evidence.longform import AnswerScore, Scored
+    from memtune.evidence.score import ScoreResult
 
 __all__ = ["score_view"]
 
