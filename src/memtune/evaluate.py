@@ -6,28 +6,32 @@ output is *unchanged* if its token ids are the backbone's own.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-import transformers
-
-from memtune import __version__
 from memtune.asking import Asker, said_by
 from memtune.backbone import Backbone
 from memtune.baseline import Baseline, BaselineResult, Rag
 from memtune.bench import Bench, Told
 from memtune.conditions import CONDITIONS, Condition, Surroundings
 from memtune.config import Config
-from memtune.errors import ConfigError
 from memtune.events import Note, OnEvent, Progress, ignore
 from memtune.facts import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, write_report
+from memtune.report import (
+    EvalResult,
+    Floors,
+    InputFile,
+    Scope,
+    check_out,
+    floors_of,
+    promises_of,
+    versions,
+    write_report,
+)
 from memtune.store import backbone_of, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
 
@@ -70,8 +74,7 @@ def evaluate(
     model = project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
     out = out or project_dir
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is no directory", hint="--out takes a directory for eval.json and eval.html")
+    check_out(out, "eval.json and eval.html")
     backbone = backbone_of(project, backbone, on_event)
     memory, facts = load_memory(project), load_facts(project)
     given = suites_of_files(files, facts, backbone.prompts)
@@ -86,7 +89,7 @@ def evaluate(
         project=str(project_dir),
         model=model["name"],
         fingerprint=backbone.fingerprint,
-        versions=_versions(),
+        versions=versions(),
         seed=config.seed,
         verify=config.verify,
         sample=scope.sample,
@@ -111,15 +114,6 @@ def evaluate(
     )
     write_report(result, out)
     return result
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "memtune": __version__,
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-        "python": platform.python_version(),
-    }
 
 
 def _as_told(talk: Sequence[Case]) -> Case:

@@ -58,6 +58,17 @@ def test_an_answer_from_standard_input_and_a_k_as_json():
     assert found["answers"][0]["statements"][0]["kind"] == "supported"
 
 
+def test_a_page_and_a_json_file_where_they_are_asked_for(tmp_path):
+    done = run("--answer", "answer.txt", "--facts", "facts.jsonl", "--out", "out")
+    assert done.exit_code == 0
+    page = (tmp_path / "out" / "score.html").read_text("utf-8")
+    assert "It floats [/b]." in page and '<td class="no">contradicted</td>' in page and "<script" not in page
+    assert json.loads((tmp_path / "out" / "score.json").read_text("utf-8"))["contradicted"] == 1
+    (tmp_path / "file").touch()
+    refused = run("--answer", "answer.txt", "--facts", "facts.jsonl", "--out", "file")
+    assert refused.exit_code == 2 and "file is no directory" in refused.stderr
+
+
 def test_answers_of_a_file_are_scored_together(tmp_path):
     rows = [{"prompt": "Tell me about the Curlew 3.", "response": "It costs £684."}] * 2
     (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

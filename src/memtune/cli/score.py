@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,6 +59,9 @@ def score(
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Ask the backbone without its memory.")] = False,
     longest: Annotated[int, typer.Option(metavar="TOKENS", help="Length of an answer at most.")] = 256,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where score.json and score.html go. [default: not written]")
+    ] = None,
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -77,7 +81,7 @@ def score(
         if facts is not None:
             check_stdin(facts)
         setting = Setting(k=k, memory=not base, longest=longest)
-        result = run(prompts, project, facts_file=facts, setting=setting, on_event=shown.on_event)
+        result = run(prompts, project, facts_file=facts, setting=setting, out=out, on_event=shown.on_event)
         shown.show(result, ui.score_view)
 
 

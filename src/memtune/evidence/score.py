@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from memtune.asking import Asker
@@ -16,10 +16,12 @@ from memtune.backbone import Backbone
 from memtune.errors import ConfigError, DataError, ProjectError
 from memtune.events import OnEvent, Progress, ignore
 from memtune.evidence.longform import AnswerScore, Judge, Reader, Said, Search
+from memtune.evidence.score_page import render
 from memtune.evidence.verify import Verifier
 from memtune.fact import Fact
 from memtune.facts import read_facts
 from memtune.project import Project
+from memtune.report import as_json, check_out, write_texts
 from memtune.store import backbone_of, load_facts, load_memory
 
 __all__ = ["Prompt", "ScoreResult", "Setting", "score"]
@@ -74,6 +76,8 @@ class ScoreResult:
     f1: float | None
     seconds_asking: float
     seconds_per_statement: float
+    page: str  # "" where none was asked for
+    json: str
 
 
 def score(
@@ -82,17 +86,21 @@ def score(
     *,
     facts_file: Path | str | None = None,
     setting: Setting | None = None,
+    out: Path | None = None,
     on_event: OnEvent = ignore,
     backbone: Backbone | None = None,
 ) -> ScoreResult:
     """Scores every answer against the project's facts, or those of ``facts_file``, which needs no project.
 
+    ``out``: a directory for ``score.json`` and ``score.html``; None: nothing is written.
     Prompts without an answer are asked of the tuned model, each alone in a fresh conversation, greedily.
     Raises DataError, ProjectError, ModelError, ConfigError.
     """
     setting = setting or Setting()
     if not prompts:
         raise DataError(["there is nothing to score"], hint="memtune score --help")
+    if out:
+        check_out(out, "score.json and score.html")
     project = Project(project_dir)
     facts = _facts(project) if facts_file is None else read_facts(facts_file)
     started = time.monotonic()
@@ -103,7 +111,7 @@ def score(
     answers = tuple(reader.answer(one) for one in said)
     spent = time.monotonic() - started
     count = sum(len(answer.statements) for answer in answers)
-    return ScoreResult(
+    result = ScoreResult(
         answered_by=answered_by,
         facts=len(facts),
         answers=answers,
@@ -116,7 +124,13 @@ def score(
         f1=_mean([answer.f1 for answer in answers]),
         seconds_asking=asked,
         seconds_per_statement=spent / count if count else 0.0,
+        page=str(out / "score.html") if out else "",
+        json=str(out / "score.json") if out else "",
     )
+    if out:
+        record = asdict(result)
+        write_texts(out, {"score.html": render(record), "score.json": as_json(record)})
+    return result
 
 
 def _facts(project: Project) -> Sequence[Fact]:

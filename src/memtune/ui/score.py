@@ -33,7 +33,7 @@ def score_view(result: ScoreResult) -> Iterable[RenderableType]:
             yield Padding(Text(_figures(answer)), (0, 0, 0, 2))
     if len(result.answers) > LIST_CAP:
         yield Text(f"and {len(result.answers) - LIST_CAP:,} more answers")
-    yield fields(**_totals(result))
+    yield fields(**_totals(result), **({"page": result.page, "json": result.json} if result.page else {}))
 
 
 def _statements(answer: AnswerScore) -> RenderableType:
