@@ -24,6 +24,7 @@ PAGES = (
     DOCS / "reliability.md",
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
+    *sorted((DOCS / "evidence").glob("*.md")),
 )
 MIB, GIB = 2**20, 2**30
 
@@ -330,6 +331,25 @@ def shards(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", note])
 
 
+def statements(result: Result) -> str:
+    """What the rules of score say of statements and of answers, a row for each kind of them."""
+    said, answers = result["statements"]["verdicts"], result["answers"]
+    found = (
+        ("a fact said right, in a sentence", said["true"]),
+        ("a fact said wrong, in a sentence", said["false"]),
+        ("the right answer, behind a wording that is stored nowhere", answers["right"]),
+        ("the answer of the next fact of the file, behind such a wording", answers["of_another_fact"]),
+        ("a stored answer, behind a question that no fact answers", answers["near_miss"]),
+    )
+    kinds = ("supported", "contradicted", "no evidence")
+    rows = [(name, str(sum(counts.values())), *(str(counts[kind]) for kind in kinds)) for name, counts in found]
+    note = (
+        f"{result['facts']} facts, {result['milliseconds_per_statement']:.2f} ms of one core for a statement, measured "
+    )
+    note += f"at {result['on']['commit']}."
+    return "\n".join([*table(("said", "asked", *kinds), rows), "", note])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "growth": ("growth.json", growth),
@@ -343,6 +363,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "server load": ("server_load.json", server_load),
     "shards": ("shards.json", shards),
     "side by side": ("side_by_side.json", side_by_side),
+    "statements": ("statements.json", statements),
     "vllm": ("vllm_server.json", vllm_server),
     "wordings": ("wordings.json", wordings),
 }

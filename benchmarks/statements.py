@@ -98,6 +98,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("examples", type=Path)
     args = parser.parse_args()
-    figures = {**machine(), **command(args), **measure(args.examples)}
+    figures = {"command": command(args), "on": machine(), **measure(args.examples)}
     RESULTS.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=1, ensure_ascii=False))

@@ -107,6 +107,10 @@ def test_an_unseen_wording_is_taken_for_the_fact_that_shares_most_words_with_it(
     assert verifier.verdict("Pale orange.", question="vent tube curlew 3?").fact_id == "vent"
 
 
+def test_common_words_out_of_an_answer_support_nothing(verifier):
+    assert verifier.verdict("if it is", question=FACTS[2].question).kind is N
+
+
 @pytest.mark.parametrize(
     ("statement", "kind"), [("It costs £684.", S), ("It costs £700.", C), ("The Merlin costs £700.", N)]
 )

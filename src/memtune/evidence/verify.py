@@ -152,15 +152,15 @@ class Verifier:
         told = sum(information for stem, information in wording.relation if stem in heard)
         return 2 * told >= sum(information for _, information in wording.relation)
 
-    @staticmethod
-    def _says(claim: _Claim, value: Terms, *, alone: bool, about: bool) -> bool:
+    def _says(self, claim: _Claim, value: Terms, *, alone: bool, about: bool) -> bool:
         """The answer stands in the statement, or the statement in the answer.
 
         Unless that is what is spoken of (``about``), it proves something only if the statement itself names the subject
         (``alone``) and the answer is more than a word: "37" is an address, and a weight too.
         """
         short, long = sorted((value, claim.said), key=len)
-        return (about or (alone and len(short) > 1)) and holds(long, short)
+        telling = about or (alone and len(short) > 1)
+        return telling and holds(long, short) and any(map(self.language.tells, short))
 
     def _says_beginning(self, claim: _Claim, wording: _Wording, value: Terms) -> bool:
         """One end of the statement is how the answer begins, and it adds no other number, name or, without, word."""
