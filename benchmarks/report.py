@@ -331,6 +331,37 @@ def shards(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", note])
 
 
+def scored(result: Result) -> str:
+    """The same questions with the memory on and off."""
+    names = {"memory_on": "on", "memory_off": "off: the backbone alone"}
+    kinds = ("supported", "contradicted", "no_evidence")
+    rows = [
+        (name, *(str(result[key][kind]) for kind in kinds), *(f"{result[key][m]:.3f}" for m in ("precision", "f1")))
+        for key, name in names.items()
+    ]
+    asked, on = result["memory_on"]["answers"], result["on"]
+    note = (
+        f"{asked} questions, each answer's own K, answers of at most {result['command']['longest']} tokens without the "
+    )
+    note += f"memory; torch {on['torch']}, measured at {on['commit']}."
+    return "\n".join(
+        [*table(("memory", "supported", "contradicted", "no evidence", "precision", "F1@K"), rows), "", note]
+    )
+
+
+def judged(result: Result) -> str:
+    """A small model's verdicts on the statements."""
+    rows = [
+        ("AUROC of its preference (0.5: chance)", f"{result['auroc']:.2f}"),
+        ("right with the likelier reply", f"{result['accuracy']:.2f}"),
+        ("called supported", f"{result['said_supported']} of {result['asked']}, half of which are"),
+        ("processor seconds a statement", f"{result['processor_seconds_per_statement']:.2f}"),
+    ]
+    return "\n".join(
+        [*table(("measured", result["command"]["model"]), rows), "", f"Measured at {result['on']['commit']}."]
+    )
+
+
 def statements(result: Result) -> str:
     """What the rules of score say of statements and of answers, a row for each kind of them."""
     said, answers = result["statements"]["verdicts"], result["answers"]
@@ -355,12 +386,14 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
+    "judge": ("judge.json", judged),
     "lora race": ("lora_race.json", lora_race),
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
     "server load": ("server_load.json", server_load),
+    "score": ("score.json", scored),
     "shards": ("shards.json", shards),
     "side by side": ("side_by_side.json", side_by_side),
     "statements": ("statements.json", statements),

@@ -37,12 +37,9 @@ class Scripted:
         self.backbone, self.memory, self.asked = asker.backbone, asker.memory, []
 
     def converse(self, conversations, longest, *, memory=True):
-        self.asked += [
-            (turns[-1]["content"], limit, memory) for turns, limit in zip(conversations, longest, strict=True)
-        ]
-        texts = [turns[-1]["content"] for turns in conversations]
-        best = [text.partition(" A: ")[2].partition("\n")[0] or "nothing" for text in texts]
-        return [Answer(text, tuple(text.encode()), (), True) for text in best]
+        self.asked += [(turns, limit, memory) for turns, limit in zip(conversations, longest, strict=True)]
+        said = [turns[-2]["content"] if len(turns) > 1 else "nothing" for turns in conversations]
+        return [Answer(text, tuple(text.encode()), (), True) for text in said]
 
 
 @pytest.fixture
@@ -63,16 +60,17 @@ def rag(asker):
 def test_recall_wants_the_answer_that_stands_in_the_note(rag):
     one = rag()
     found = one.measure(measured("recall", 2), cases(), lambda count: None)
-    assert (found.good, found.asked, found.share, found.memtune_share, found.found) == (2, 2, 1.0, 1.0, 1.0)
-    prompt, limit, memory = one.asker.asked[0]
-    assert STORED[0].question in prompt and STORED[0].answer in prompt
+    assert (found.good, found.asked, found.share, found.memtune_share) == (2, 2, 1.0, 1.0)
+    assert (found.contained, found.found) == (1.0, 1.0)
+    turns, limit, memory = one.asker.asked[0]
+    assert [turn["content"] for turn in turns] == [STORED[0].question, STORED[0].answer, STORED[0].question]
     assert limit > len(STORED[0].answer) // 8 and memory is False
 
 
 def test_the_extra_tokens_are_those_that_the_notes_add(rag, backbone):
     one = rag()
     found = one.measure(measured("recall", 1), cases(1), lambda count: None)
-    whole = backbone.prompts.render([{"role": "user", "content": one.asker.asked[0][0]}])
+    whole = backbone.prompts.render(list(one.asker.asked[0][0]))
     bare = backbone.prompts.render([{"role": "user", "content": STORED[0].question}])
     assert found.extra_tokens == len(whole) - len(bare) > 0
 
@@ -80,7 +78,21 @@ def test_the_extra_tokens_are_those_that_the_notes_add(rag, backbone):
 def test_unchanged_compares_with_the_backbone_without_notes(rag):
     strange = [Case.alone("zyx qwv"), Case.alone("Who built the tram?")]
     found = rag().measure(measured("unchanged", 2), strange, lambda count: None)
-    assert (found.good, found.found) == (1, None)  # the first question has no note, so its prompt is the same
+    assert (found.good, found.contained, found.found) == (
+        1,
+        None,
+        None,
+    )  # the first question has no note, so its prompt is the same
+
+
+def test_an_answer_with_words_around_it_is_contained_and_not_exact(rag):
+    one = rag()
+    whole = one.asker.converse
+    one.asker.converse = lambda *given, **options: [
+        replace(a, text=f"It is {a.text}") for a in whole(*given, **options)
+    ]
+    found = one.measure(measured("recall", 2), cases(), lambda count: None)
+    assert (found.good, found.contained) == (0, 1.0)
 
 
 def test_progress_counts_every_output(rag):

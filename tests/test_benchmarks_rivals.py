@@ -12,7 +12,6 @@ from tiny import FACTS
 
 from memtune.asking import greedy
 from memtune.backbone import load_backbone
-from memtune.evidence.retrieval import quoted
 from memtune.evidence.training import Goal, batches_of, fact_losses
 from memtune.facts import Fact
 
@@ -28,6 +27,7 @@ from rivals.base import Reply, plain_prompts  # noqa: E402
 from rivals.grace import JUST_LESS, Codebook  # noqa: E402
 from rivals.grace import teach as teach_grace  # noqa: E402
 from rivals.locft import late_layer  # noqa: E402
+from rivals.rag import quoted  # noqa: E402
 from rivals.rag import teach as teach_notes  # noqa: E402
 from rivals.training import Upper  # noqa: E402
 
@@ -93,6 +93,11 @@ class TestTraining:
 
 
 class TestRetrieval:
+    def test_notes_as_text_hold_question_and_answer(self):
+        [turn] = quoted("Why?", TAUGHT[:2])
+        assert turn["role"] == "user" and turn["content"].startswith("Why?")
+        assert all(fact.question in turn["content"] and fact.answer in turn["content"] for fact in TAUGHT[:2])
+
     def test_counts_the_tokens_that_the_notes_take_and_none_without_notes(self, backbone):
         rival = teach_notes(backbone, TAUGHT, Goal(), count=1)
         asked, strange = TAUGHT[0].question, "Zyx qwv"

@@ -1,17 +1,31 @@
-"""Retrieval, as ``memtune eval --baseline rag`` does it: the best few facts of a full-text index in the prompt."""
+"""Retrieval, as ``memtune eval --baseline rag`` does it, and with the best few facts quoted as text instead."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from memtune.asking import greedy
+from memtune.asking import Turns, greedy, said_by
 from memtune.backbone import Backbone
-from memtune.evidence.retrieval import Notes, Writer, quoted
+from memtune.evidence.retrieval import Notes, Writer, as_turns
 from memtune.evidence.training import Goal
 from memtune.facts import Fact
 
 from .base import Reply, plain_prompts
+
+__all__ = ["Retrieval", "as_turns", "quoted", "teach"]
+
+PROMPT = """\
+{question}
+
+Use these notes and answer with the note's answer exactly:
+{notes}"""  # the best of four wordings, tried on other facts
+
+
+def quoted(question: str, notes: Sequence[Fact]) -> Turns:
+    """The notes as text in the prompt, best first; without notes, the question alone."""
+    lines = "\n".join(f"Q: {fact.question} A: {fact.answer}" for fact in notes)
+    return [said_by("user", PROMPT.format(notes=lines, question=question) if notes else question)]
 
 
 class Retrieval:

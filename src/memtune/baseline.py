@@ -1,5 +1,7 @@
 """Eval's questions put to a baseline: the untouched backbone with the facts that a search finds in its prompt.
 
+They stand there as earlier turns of the chat: that is how a small model repeats them best (docs/benchmarks.md).
+
 What it costs is measured beside what memtune costs, on the same questions: tokens of the prompt and seconds a question.
 """
 
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from memtune.asking import Answer, Asker, Turns
 from memtune.bench import CHUNK, SPARE, Told
 from memtune.errors import ConfigError
-from memtune.evidence.retrieval import Notes, quoted
+from memtune.evidence.retrieval import Notes, as_turns
 from memtune.fact import Fact
 from memtune.measures import Case, Measure, drawn, wilson
 
@@ -54,7 +56,8 @@ class BaselineMeasure:
     low: float
     high: float
     memtune_share: float
-    found: float | None  # share of the questions whose fact was among the notes; None where no fact is asked for
+    contained: float | None  # share of the outputs in which the answer stands; None where no fact is asked for
+    found: float | None  # share of the questions whose fact was among the notes; None as well
     extra_tokens: float  # of the prompt, a question
     seconds: float
     memtune_seconds: float
@@ -123,7 +126,12 @@ class Rag:
             low=low,
             high=high,
             memtune_share=measure.share,
-            found=self._found(cases, noted),
+            contained=_share(
+                [case.expected in a.text for a, case in zip(answers, cases, strict=True) if case.expected]
+            ),
+            found=_share(
+                [self._named(case) in one.ids for case, one in zip(cases, noted, strict=True) if case.expected]
+            ),
             extra_tokens=sum(one.extra for one in noted) / asked,
             seconds=seconds,
             memtune_seconds=memtune_seconds,
@@ -138,7 +146,7 @@ class Rag:
         found = self.notes.find(case.question, self.count)
         bare = self._length(case.turns)
         while True:
-            turns = quoted(case.question.strip(), found) if found else case.turns
+            turns = as_turns(case.question.strip(), found) if found else case.turns
             length = self._length(turns)
             if not found or length + self._limit(case) <= self.room:
                 return _Noted(turns, length - bare, frozenset(fact.id for fact in found))
@@ -152,11 +160,8 @@ class Rag:
             return self.longest
         return self.asker.memory.bank.experts_of(case.fact) + SPARE
 
-    def _found(self, cases: Sequence[Case], noted: Sequence[_Noted]) -> float | None:
-        wanted = [
-            (self.facts[case.fact].id, one.ids) for case, one in zip(cases, noted, strict=True) if case.fact is not None
-        ]
-        return sum(name in ids for name, ids in wanted) / len(wanted) if wanted else None
+    def _named(self, case: Case) -> str | None:
+        return None if case.fact is None else self.facts[case.fact].id
 
     def _generate(self, turns: Sequence[Turns], limits: Sequence[int], told: Told) -> list[Answer]:
         answers: list[Answer] = []
@@ -179,6 +184,10 @@ class Rag:
             self.asker.converse(plain, room)
 
         return _seconds(baseline) / len(picked), _seconds(memtune) / len(picked), len(picked)
+
+
+def _share(hits: Sequence[bool]) -> float | None:
+    return sum(hits) / len(hits) if hits else None
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -81,8 +81,8 @@ def _baseline(record: Record) -> Iterator[str]:
     """The same questions, answered by retrieval, and what either costs."""
     if found := record["baseline"]:
         yield f"<h2>Beside retrieval ({shown(found['name'])})</h2><p>The untouched backbone with the "
-        yield f"{found['notes']:,} best facts of a full-text search in its prompt, on the same questions. Seconds are "
-        yield f"of a question, both ways on the same batches. The index takes {found['bytes']:,} bytes.</p>"
+        yield f"{found['notes']:,} best facts of a full-text search as earlier turns, on the same questions. Seconds "
+        yield f"are of a question, both ways on the same batches. The index takes {found['bytes']:,} bytes.</p>"
         rows = [
             [
                 m["name"],
@@ -90,15 +90,15 @@ def _baseline(record: Record) -> Iterator[str]:
                 m["wanted"],
                 f"{m['memtune_share']:.1%}",
                 _share(m, "share"),
-                "" if m["found"] is None else f"{m['found']:.1%}",
+                *("" if m[name] is None else f"{m[name]:.1%}" for name in ("contained", "found")),
                 f"{m['extra_tokens']:,.0f}",
                 f"{m['seconds']:.2f}",
                 f"{m['memtune_seconds']:.2f}",
             ]
             for m in found["measures"]
         ]
-        head = ("measure", "wordings", "wanted", "memtune", "retrieval (95 % interval)", "fact found", "extra tokens")
-        yield table((*head, "seconds", "seconds, memtune"), rows, numbers=range(3, 9))
+        head = ("measure", "wordings", "wanted", "memtune", "retrieval (95 % interval)", "contained", "fact found")
+        yield table((*head, "extra tokens", "seconds", "seconds, memtune"), rows, numbers=range(3, 10))
 
 
 def _by_distance(record: Record) -> Iterator[str]:

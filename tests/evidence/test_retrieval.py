@@ -1,11 +1,11 @@
-"""Notes are found by words, and stand in the prompt as text or as turns."""
+"""Notes are found by words, and stand in the prompt as earlier turns."""
 
 from __future__ import annotations
 
 import pytest
 from tiny import FACTS
 
-from memtune.evidence.retrieval import Notes, as_turns, quoted
+from memtune.evidence.retrieval import Notes, as_turns
 from memtune.fact import Fact
 
 TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS]
@@ -30,12 +30,6 @@ def test_takes_the_marks_of_its_query_language_as_text(question):
     assert all(fact.id in {"tram", "valve"} for fact in Notes(TAUGHT).find(question, 1))
 
 
-def test_notes_as_text_hold_question_and_answer():
-    [turn] = quoted("Why?", TAUGHT[:2])
-    assert turn["role"] == "user" and turn["content"].startswith("Why?")
-    assert all(fact.question in turn["content"] and fact.answer in turn["content"] for fact in TAUGHT[:2])
-
-
 def test_notes_as_turns_have_the_best_last():
     turns = as_turns("Why?", TAUGHT[:2])
     assert [turn["content"] for turn in turns] == [
@@ -46,4 +40,4 @@ def test_notes_as_turns_have_the_best_last():
 
 
 def test_without_notes_the_question_stands_alone():
-    assert quoted("Why?", []) == as_turns("Why?", []) == [{"role": "user", "content": "Why?"}]
+    assert as_turns("Why?", []) == [{"role": "user", "content": "Why?"}]

@@ -1,4 +1,4 @@
-"""Retrieval: the facts in a full-text index (bm25), the best few quoted in the prompt of the untouched backbone."""
+"""Retrieval: the facts in a full-text index (bm25), the best few put into the prompt of the untouched backbone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from memtune.asking import Turns, said_by
 from memtune.evidence.search import FactSearch
 from memtune.fact import Fact
 
-__all__ = ["PROMPT", "Notes", "Writer", "as_turns", "quoted"]
-
-PROMPT = """\
-{question}
-
-Use these notes and answer with the note's answer exactly:
-{notes}"""  # the best of four wordings, tried on other facts
+__all__ = ["Notes", "Writer", "as_turns"]
 
 Writer = Callable[[str, Sequence[Fact]], Turns]  # how notes, best first, stand in a conversation that asks a question
 
@@ -33,12 +27,6 @@ class Notes:
     def find(self, question: str, count: int) -> list[Fact]:
         """The best notes, best first."""
         return [self.facts[number] for number in self._search.find(question, count)]
-
-
-def quoted(question: str, notes: Sequence[Fact]) -> Turns:
-    """The notes as text in the prompt, best first; without notes, the question alone."""
-    lines = "\n".join(f"Q: {fact.question} A: {fact.answer}" for fact in notes)
-    return [said_by("user", PROMPT.format(notes=lines, question=question) if notes else question)]
 
 
 def as_turns(question: str, notes: Sequence[Fact]) -> Turns:

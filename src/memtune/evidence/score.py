@@ -158,7 +158,8 @@ def _asked(
 ) -> Iterator[Said]:
     project.need("tune", "memtune tune")
     asker = Asker(backbone_of(project, backbone, on_event), load_memory(project))
-    longest = max(setting.longest, asker.longest_run + 1)  # a fact's whole answer and its stop
+    # With the memory on there is room for a whole fact and its stop.
+    longest = max(setting.longest, asker.longest_run + 1) if setting.memory else setting.longest
     try:
         for start in range(0, len(questions), CHUNK):
             part = questions[start : start + CHUNK]

@@ -116,10 +116,19 @@ def _baseline_view(found: BaselineResult) -> Iterable[RenderableType]:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("measure", "wordings"):
         table.add_column(column)
-    for column in ("memtune", found.name, "fact found", "extra tokens", f"seconds, {found.name}", "seconds, memtune"):
+    for column in (
+        "memtune",
+        found.name,
+        "contained",
+        "fact found",
+        "extra tokens",
+        f"seconds, {found.name}",
+        "seconds, memtune",
+    ):
         table.add_column(column, justify="right")
     for m in found.measures:
-        right = (f"{m.memtune_share:.1%}", f"{m.share:.1%}", "" if m.found is None else f"{m.found:.1%}")
+        right = [f"{m.memtune_share:.1%}", f"{m.share:.1%}"]
+        right += ["" if share is None else f"{share:.1%}" for share in (m.contained, m.found)]
         costs = (f"{m.extra_tokens:,.0f}", f"{m.seconds:.2f}", f"{m.memtune_seconds:.2f}")
         table.add_row(*map(Text, (m.name, m.source, *right, *costs)))
     yield table
