@@ -349,19 +349,6 @@ def scored(result: Result) -> str:
     )
 
 
-def judged(result: Result) -> str:
-    """A small model's verdicts on the statements."""
-    rows = [
-        ("AUROC of its preference (0.5: chance)", f"{result['auroc']:.2f}"),
-        ("right with the likelier reply", f"{result['accuracy']:.2f}"),
-        ("called supported", f"{result['said_supported']} of {result['asked']}, half of which are"),
-        ("processor seconds a statement", f"{result['processor_seconds_per_statement']:.2f}"),
-    ]
-    return "\n".join(
-        [*table(("measured", result["command"]["model"]), rows), "", f"Measured at {result['on']['commit']}."]
-    )
-
-
 def statements(result: Result) -> str:
     """What the rules of score say of statements and of answers, a row for each kind of them."""
     said, answers = result["statements"]["verdicts"], result["answers"]
@@ -386,7 +373,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
-    "judge": ("judge.json", judged),
     "lora race": ("lora_race.json", lora_race),
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
