@@ -351,8 +351,10 @@ def scored(result: Result) -> str:
 
 def statements(result: Result) -> str:
     """What the rules of score say of statements and of answers, a row for each kind of them."""
-    said, answers = result["statements"]["verdicts"], result["answers"]
+    fresh, said, answers = result["held_out"]["verdicts"], result["statements"]["verdicts"], result["answers"]
     found = (
+        ("**a fact said right, written when the rules were done**", fresh["true"]),
+        ("**a fact said wrong, written when the rules were done**", fresh["false"]),
         ("a fact said right, in a sentence", said["true"]),
         ("a fact said wrong, in a sentence", said["false"]),
         ("the right answer, behind a wording that is stored nowhere", answers["right"]),

@@ -2,7 +2,8 @@
 
     python benchmarks/statements.py examples
 
-``evidence/statements.jsonl`` names facts and says each once right and once wrong. ``paraphrases.jsonl`` asks for them
+``evidence/statements.jsonl`` names facts and says each once right and once wrong; ``evidence/library.jsonl`` is a store
+of its own, with such statements that were written when the rules were done. ``paraphrases.jsonl`` asks for them
 in wordings that are stored nowhere, each answered with the fact's answer and with that of the fact after it;
 ``near_miss.jsonl`` asks for something else, and is answered with what the best of the facts says.
 """
@@ -30,9 +31,11 @@ def measure(examples: Path) -> dict[str, Any]:
     """Verdicts over whole statements and over answers to questions, and the time that one takes."""
     verifier = Verifier(read_facts(examples / "facts.jsonl"))
     rows = _rows(examples / "evidence" / "statements.jsonl")
+    library = examples / "evidence" / "library.jsonl"
     return {
         "facts": len(verifier.facts),
         "statements": _statements(verifier, rows),
+        "held_out": _statements(Verifier(read_facts(library)), _rows(library)),
         "answers": _answers(verifier, examples),
         "milliseconds_per_statement": 1000 * _seconds(verifier, [row[key] for row in rows for key in WANTED]),
     }
