@@ -105,7 +105,7 @@ def test_progress_counts_every_output(rag):
 
 def test_notes_that_the_model_has_no_room_for_are_left_out(rag, backbone):
     bare = len(backbone.prompts.render([{"role": "user", "content": STORED[0].question}]))
-    found = rag(notes=3, room=bare + 40).measure(measured("recall", 1), cases(1), lambda count: None)
+    found = rag(notes=3, room=bare + 20).measure(measured("recall", 1), cases(1), lambda count: None)
     assert (found.extra_tokens, found.good) == (0, 0)
 
 
