@@ -25,6 +25,7 @@ PAGES = (
     DOCS / "integrations" / "backbones.md",
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
+    *sorted((DOCS / "evidence").glob("*.md")),
 )
 MIB, GIB = 2**20, 2**30
 
@@ -358,6 +359,45 @@ def shards(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", note])
 
 
+def scored(result: Result) -> str:
+    """The same questions with the memory on and off."""
+    names = {"memory_on": "on", "memory_off": "off: the backbone alone"}
+    kinds = ("supported", "contradicted", "no_evidence")
+    rows = [
+        (name, *(str(result[key][kind]) for kind in kinds), *(f"{result[key][m]:.3f}" for m in ("precision", "f1")))
+        for key, name in names.items()
+    ]
+    asked, on = result["memory_on"]["answers"], result["on"]
+    note = (
+        f"{asked} questions, each answer's own K, answers of at most {result['command']['longest']} tokens without the "
+    )
+    note += f"memory; torch {on['torch']}, measured at {on['commit']}."
+    return "\n".join(
+        [*table(("memory", "supported", "contradicted", "no evidence", "precision", "F1@K"), rows), "", note]
+    )
+
+
+def statements(result: Result) -> str:
+    """What the rules of score say of statements and of answers, a row for each kind of them."""
+    fresh, said, answers = result["held_out"]["verdicts"], result["statements"]["verdicts"], result["answers"]
+    found = (
+        ("**a fact said right, written when the rules were done**", fresh["true"]),
+        ("**a fact said wrong, written when the rules were done**", fresh["false"]),
+        ("a fact said right, in a sentence", said["true"]),
+        ("a fact said wrong, in a sentence", said["false"]),
+        ("the right answer, behind a wording that is stored nowhere", answers["right"]),
+        ("the answer of the next fact of the file, behind such a wording", answers["of_another_fact"]),
+        ("a stored answer, behind a question that no fact answers", answers["near_miss"]),
+    )
+    kinds = ("supported", "contradicted", "no evidence")
+    rows = [(name, str(sum(counts.values())), *(str(counts[kind]) for kind in kinds)) for name, counts in found]
+    note = (
+        f"{result['facts']} facts, {result['milliseconds_per_statement']:.2f} ms of one core for a statement, measured "
+    )
+    note += f"at {result['on']['commit']}."
+    return "\n".join([*table(("said", "asked", *kinds), rows), "", note])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "changes": ("changes.json", changes),
@@ -371,8 +411,10 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
     "server load": ("server_load.json", server_load),
+    "score": ("score.json", scored),
     "shards": ("shards.json", shards),
     "side by side": ("side_by_side.json", side_by_side),
+    "statements": ("statements.json", statements),
     "vllm": ("vllm_server.json", vllm_server),
     "wordings": ("wordings.json", wordings),
 }

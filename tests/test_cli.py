@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from memtune import __version__
+from memtune.baseline import Baseline
 from memtune.cli import app, main
 from memtune.config import Config
 from memtune.errors import DataError, ModelError, ProjectError
@@ -524,6 +525,7 @@ def test_flags_reach_the_library(calls: Verbs) -> None:
 
 def test_the_options_of_eval_reach_the_library(calls: Verbs) -> None:
     flags = "--paraphrases p --near-miss n --unrelated u --sample 5 --longest 6 --verify all --out o --seed 3"
+    flags += " --baseline rag --notes 2"
     floors = "--min-recall 0.1 --min-exact 0.2 --min-near-miss 0.3 --min-unrelated 0.4"
     assert run("eval", *flags.split(), *floors.split(), "--project", "d").exit_code == 0
     assert calls["eval"][0] == (Path("d"), Config(verify="all", seed=3))
@@ -531,11 +533,12 @@ def test_the_options_of_eval_reach_the_library(calls: Verbs) -> None:
         "files": QuestionFiles(Path("p"), Path("n"), Path("u")),
         "floors": Floors(0.1, 0.2, 0.3, 0.4),
         "scope": Scope(5, 6),
+        "baseline": Baseline("rag", 2),
         "out": Path("o"),
     }
 
 
-@pytest.mark.parametrize("flags", [["--min-recall", "99"], ["--sample", "-1"], ["--longest", "0"]])
+@pytest.mark.parametrize("flags", [["--min-recall", "99"], ["--sample", "-1"], ["--longest", "0"], ["--notes", "0"]])
 def test_2_eval_refuses_impossible_options(flags: list[str], calls: Verbs) -> None:
     result = run("eval", *flags)
     assert result.exit_code == 2

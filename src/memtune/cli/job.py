@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -19,14 +18,14 @@ from memtune.cli.shared import (
     SeedOption,
     app,
     check_stdin,
+    check_text,
     conversation,
     in_project,
     listed,
     settings_of,
 )
 from memtune.config import Config
-from memtune.errors import DataError, MemtuneError, TargetNotMet
-from memtune.located import show
+from memtune.errors import MemtuneError, TargetNotMet
 
 
 @app.command(
@@ -172,15 +171,9 @@ def _questions(question: str | None, file: str | None) -> Sequence[str]:
     if (question is None) == (file is None):
         raise MemtuneError("probe takes either one question or --file FILE", hint="memtune probe --help")
     if file is None:
-        _check_text(str(question))
+        check_text(str(question))
         return [str(question)]
     check_stdin(file)
     from memtune.facts import read_questions
 
     return read_questions(file)
-
-
-def _check_text(question: str) -> None:
-    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads."""
-    if found := re.search("[\ud800-\udfff]", question):
-        raise DataError([f"the question holds U+{ord(found.group()):04X}, which is no text: {show(question)}"])

@@ -23,6 +23,7 @@ from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shar
 from memtune.ui.parts import LIST_CAP
 from memtune.ui.plan import forecast_view, plan_view
 from memtune.ui.progress import LiveProgress, PlainProgress
+from memtune.ui.score import score_view
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "plan_view",
     "preview_view",
     "probe_view",
+    "score_view",
     "shard_view",
     "tune_view",
 ]
