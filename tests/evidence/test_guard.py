@@ -1,0 +1,143 @@
+"""A guarded answer is the plain one, or one that the guard objects to less, with everything that was taken back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from tiny import FACTS
+
+from memtune.errors import ConfigError, ProjectError
+from memtune.evidence.cost import Meter
+from memtune.evidence.guard import GUARDS, Setting, guard
+from memtune.evidence.tree import Limits
+from memtune.probe import probe
+
+QUESTIONS = [question for _, question, _ in FACTS]
+FLAG = FACTS[-1]
+FEW = Limits(tries=6, new_tries=1, least=3, children=4)
+ON, OFF = Setting(limits=FEW), Setting(memory=False, limits=FEW)
+
+
+@pytest.fixture
+def ask(tuned, backbone):
+    def run(*questions, by="store", setting=ON):
+        return list(guard(questions, tuned, by, backbone=backbone, setting=setting))
+
+    return run
+
+
+class TestWithNothingToObjectTo:
+    @pytest.mark.parametrize("by", GUARDS[:2])
+    def test_the_answer_is_that_of_generate_and_nothing_is_taken_back(self, ask, tuned, backbone, by):
+        plain = list(probe(QUESTIONS[:3], tuned, backbone=backbone))
+        for found, expected in zip(ask(*QUESTIONS[:3], by=by), plain, strict=True):
+            assert found.answer == found.plain_answer == expected.answer
+            assert (found.fact_id, found.judged) == (expected.fact_id, found.plain_judged)
+            assert (found.rewinds, found.tree, found.met) == ((), None, True)
+
+    def test_facts_that_say_nothing_of_it_leave_the_backbones_own_answer(self, ask, tuned, backbone):
+        question = "What is the capital of France?"
+        [plain] = probe([question], tuned, backbone=backbone)
+        [found] = ask(question)
+        assert found.answer == plain.answer
+        assert (found.judged.why, found.fact_id) == ("no evidence", None)
+
+
+@pytest.fixture(scope="module")
+def found(tuned, backbone):
+    """The backbone invents an answer to a stored question, because the memory is off."""
+    [found] = guard([FLAG[1]], tuned, backbone=backbone, setting=OFF)
+    return found
+
+
+class TestAnObjection:
+    def test_a_contradicted_answer_is_replaced_by_the_stored_one(self, found):
+        assert found.plain_judged.why == f"contradicted by flag: {FLAG[2]}"
+        assert (found.answer, found.judged.value, found.met) == (FLAG[2], 1, True)
+        assert found.fact_id is None  # nothing fired
+
+    def test_every_rewind_says_what_was_given_up_and_why(self, found):
+        assert len(found.rewinds) == found.tree.tries + 1
+        first = found.rewinds[0]
+        assert (first.kept, first.given_up, first.value) == ("", found.plain_answer, -1)
+        assert first.why == found.plain_judged.why
+        assert {one.given_up for one in found.rewinds} >= {FLAG[2]}
+
+    def test_the_tree_stays_within_its_limits(self, found):
+        assert found.tree.early == found.tree.sets == 1
+        assert found.tree.tries <= FEW.tries
+
+    def test_the_cost_is_that_of_everything(self, found):
+        assert found.cost.calls > found.plain_cost.calls > 0
+        assert found.cost.tokens > found.plain_cost.tokens > 0
+        assert found.ratio == found.cost.seconds / found.plain_cost.seconds > 1
+
+    def test_it_is_plain_data(self, found):
+        assert json.loads(json.dumps(asdict(found)))["rewinds"][0]["given_up"] == found.plain_answer
+
+    def test_the_stored_answer_is_offered_only_where_the_router_thinks_of_the_same_fact(
+        self, tuned, backbone, monkeypatch
+    ):
+        monkeypatch.setattr("memtune.evidence.guard._Guarded._nearest", lambda _self, _question: "tram")
+        [found] = guard([FLAG[1]], tuned, backbone=backbone, setting=OFF)
+        assert FLAG[2] not in {one.given_up for one in found.rewinds}
+
+
+def test_what_is_not_good_enough_is_said_so(ask, monkeypatch):
+    monkeypatch.setattr("memtune.evidence.guard._Guarded._offers", lambda *_: [])
+    monkeypatch.setattr("memtune.evidence.values.Likelihood.calibrated", lambda *_: _hopeless())
+    [found] = ask(FLAG[1], by="likelihood")
+    assert (found.met, found.judged.why) == (False, "never")
+    assert found.tree.tries >= FEW.tries and not found.tree.early
+
+
+def _hopeless():
+    from memtune.evidence.rewind import Judgement
+    from memtune.evidence.values import Likelihood
+
+    class Hopeless(Likelihood):
+        def of(self, question):
+            return lambda answer: Judgement(-1.0, "never")
+
+    return Hopeless(None, 0.0)
+
+
+def test_the_same_seed_takes_the_same_back(ask):
+    one, same = (ask(FLAG[1], setting=replace(OFF, seed=3))[0] for _ in range(2))
+    assert (one.rewinds, one.tree, one.answer) == (same.rewinds, same.tree, same.answer)
+
+
+def test_the_model_is_as_it_was_also_when_nobody_listens_to_the_end(tuned, backbone):
+    ids = torch.tensor([backbone.prompts.format.prompt(backbone.prompts.question(FLAG[1]))])
+    with torch.inference_mode():
+        before = backbone.model(ids).logits
+        results = guard([FLAG[1], QUESTIONS[0]], tuned, backbone=backbone, setting=OFF)
+        next(results)
+        results.close()
+        assert torch.equal(backbone.model(ids).logits, before)
+        assert not backbone.model._forward_pre_hooks and not backbone.model.get_decoder()._forward_hooks
+
+
+def test_an_unknown_guard_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match="guard 'web' is unknown") as caught:
+        list(guard(["q"], tmp_path, "web"))
+    assert caught.value.hint == "use one of: store, likelihood, self"
+
+
+def test_facts_that_nobody_tuned_cannot_be_guarded(tmp_path):
+    with pytest.raises(ProjectError, match="no finished model"):
+        list(guard(["q"], tmp_path))
+
+
+def test_a_meter_counts_passes_and_tokens_while_it_is_open(backbone):
+    ids = torch.ones(2, 5, dtype=torch.long)
+    with torch.inference_mode(), Meter(backbone.model) as meter:
+        backbone.model(ids)
+        backbone.model(input_ids=ids[:, :1])
+    with torch.inference_mode():
+        backbone.model(ids)
+    assert (meter.cost.calls, meter.cost.tokens) == (2, 12)
+    assert meter.cost.seconds > 0
