@@ -32,7 +32,7 @@ def guarded(question: str, args: argparse.Namespace, backbone: Backbone, setting
 
 
 def setting_of(args: argparse.Namespace) -> Setting:
-    limits = replace(Limits(), tries=args.tries, new_tries=min(Limits().new_tries, args.tries))
+    limits = replace(Limits(), tries=args.tries, new_tries=args.new_tries)
     return Setting(memory=args.memory == "on", longest=args.longest, limits=limits)
 
 
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--memory", choices=("on", "off"), default="off", help="off: the backbone answers by itself")
     parser.add_argument("--longest", type=int, default=24, help="tokens of a plain answer")
     parser.add_argument("--tries", type=int, default=Limits().tries, help="for one token set at most")
+    parser.add_argument("--new-tries", type=int, default=Limits().new_tries, help="for each later one in any case")
     parser.add_argument("--shown", type=int, default=8, help="rewinds of an answer that are kept in the results")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--out", type=Path, help="the figures as JSON")

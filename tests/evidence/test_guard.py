@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import FACTS
 
+from memtune.asking import greedy
+from memtune.backbone import load_backbone
+from memtune.config import Config
 from memtune.errors import ConfigError, ProjectError
 from memtune.evidence.cost import Meter
 from memtune.evidence.guard import GUARDS, Setting, guard
 from memtune.evidence.tree import Limits
+from memtune.ingest import ingest
 from memtune.probe import probe
+from memtune.tune import tune
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "facts.jsonl"
 QUESTIONS = [question for _, question, _ in FACTS]
 FLAG = FACTS[-1]
 FEW = Limits(tries=6, new_tries=1, least=3, children=4)
@@ -60,11 +67,11 @@ class TestAnObjection:
         assert found.fact_id is None  # nothing fired
 
     def test_every_rewind_says_what_was_given_up_and_why(self, found):
-        assert len(found.rewinds) == found.tree.tries + 1
+        assert 1 < len(found.rewinds) <= found.tree.tries + 1
         first = found.rewinds[0]
         assert (first.kept, first.given_up, first.value) == ("", found.plain_answer, -1)
         assert first.why == found.plain_judged.why
-        assert {one.given_up for one in found.rewinds} >= {FLAG[2]}
+        assert FLAG[2] not in {one.given_up for one in found.rewinds}  # it was not
 
     def test_the_tree_stays_within_its_limits(self, found):
         assert found.tree.early == found.tree.sets == 1
@@ -82,8 +89,9 @@ class TestAnObjection:
         self, tuned, backbone, monkeypatch
     ):
         monkeypatch.setattr("memtune.evidence.guard._Guarded._nearest", lambda _self, _question: "tram")
-        [found] = guard([FLAG[1]], tuned, backbone=backbone, setting=OFF)
-        assert FLAG[2] not in {one.given_up for one in found.rewinds}
+        setting = replace(OFF, limits=Limits(tries=2, new_tries=1, least=2, children=2))
+        [found] = guard([FLAG[1]], tuned, backbone=backbone, setting=setting)
+        assert found.tree.tries > 0 and found.answer != FLAG[2]
 
 
 def test_what_is_not_good_enough_is_said_so(ask, monkeypatch):
@@ -91,6 +99,7 @@ def test_what_is_not_good_enough_is_said_so(ask, monkeypatch):
     monkeypatch.setattr("memtune.evidence.values.Likelihood.calibrated", lambda *_: _hopeless())
     [found] = ask(FLAG[1], by="likelihood")
     assert (found.met, found.judged.why) == (False, "never")
+    assert found.answer == found.plain_answer  # nothing better was found
     assert found.tree.tries >= FEW.tries and not found.tree.early
 
 
@@ -141,3 +150,28 @@ def test_a_meter_counts_passes_and_tokens_while_it_is_open(backbone):
         backbone.model(ids)
     assert (meter.cost.calls, meter.cost.tokens) == (2, 12)
     assert meter.cost.seconds > 0
+
+
+@pytest.mark.real
+def test_the_real_checkpoint_invents_an_address_and_takes_it_back(smollm2, tmp_path):
+    """Guard off is ``generate()``; guard on, the backbone alone gives the stored answer to a stored question."""
+    facts = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
+    gateway = next(fact for fact in facts if fact["id"] == "gw1-ip")
+    chosen = [fact for fact in facts if fact["id"] in ("gw1-ip", "gw2-ip", "merlin-pin", "ht-4471")]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in chosen), encoding="utf-8")
+    backbone, project = load_backbone(smollm2), tmp_path / "project"
+    config = Config(model=smollm2, verify="none")
+    ingest(tmp_path / "facts.jsonl", project, config, backbone=backbone)
+    tune(project, config, backbone=backbone)
+
+    alone = Setting(memory=False, longest=24)
+    [found] = guard([gateway["question"]], project, backbone=backbone, setting=alone)
+    prompt = backbone.prompts.format.prompt(backbone.prompts.question(gateway["question"]))
+    [plain] = greedy(backbone, [prompt], 24)
+    assert found.plain_answer == plain.text
+    assert found.plain_judged.why == "contradicted by gw1-ip: 10.41.7.12"
+    assert (found.answer, found.judged.value, found.fact_id) == ("10.41.7.12", 1, None)
+    assert found.tree.early == found.tree.sets == 1 and found.tree.tries <= Limits().tries
+
+    [tuned] = guard([gateway["question"]], project, backbone=backbone, setting=Setting(longest=24))
+    assert (tuned.answer, tuned.fact_id, tuned.rewinds) == ("10.41.7.12", "gw1-ip", ())

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from memtune.asking import Answer, Asker
 from memtune.backbone import Backbone
-from memtune.errors import ConfigError
+from memtune.errors import ConfigError, ProjectError
 from memtune.events import Note, OnEvent, ignore
 from memtune.evidence.cost import Cost, Meter
 from memtune.evidence.rewind import Judgement, Searched, search
 from memtune.evidence.tree import Limits
-from memtune.evidence.values import Judge, Likelihood, SelfEvaluation, Store, Value, without_stop
+from memtune.evidence.values import Likelihood, SelfEvaluation, Store, Value, without_stop
 from memtune.evidence.verify import Verifier
 from memtune.evidence.writer import Writer
 from memtune.fact import PackedFacts
@@ -69,8 +69,9 @@ class Tree:
 class GuardResult:
     """One question answered under a guard. ``plain_answer`` and ``plain_judged``: without it.
 
-    ``tree`` is None, and the two answers are the same, where the guard had nothing to object to. ``cost`` is that of
-    everything, ``plain_cost`` that of the plain answer alone; ``ratio`` is between their seconds.
+    The plain answer stays where the guard had nothing to object to (``tree`` is None), and where nothing was found that
+    it objects to less. ``cost`` is that of everything, ``plain_cost`` that of the plain answer alone; ``ratio`` is
+    between their seconds.
     """
 
     question: str
@@ -125,6 +126,8 @@ def _value(by: str, asker: Asker, facts: PackedFacts, on_event: OnEvent) -> Valu
         return Store(asker.backbone.prompts, Verifier(facts))
     if by == "self":
         return SelfEvaluation(asker)
+    if not facts:
+        raise ProjectError("no fact is left to calibrate the likelihood on", hint="memtune facts add FACTS")
     found = Likelihood.calibrated(asker, facts)
     on_event(Note(f"likelihood: an answer passes from {found.threshold:.3g} nats a token on"))
     return found
@@ -141,20 +144,20 @@ class _Guarded:
     setting: Setting
 
     def answer(self, question: str) -> GuardResult:
-        judge = self.value.of(question)
         with Meter(self.asker.backbone.model) as whole:
             with Meter(self.asker.backbone.model) as alone:
                 [plain] = self.asker.ask([question], memory=self.setting.memory, longest=self.setting.longest)
-            before = after = judge(plain.ids)
-            found, text = None, plain.text
-            if before.value < 0:
-                found = self._search(question, plain, before, judge)
-                after, text = judge(found.text), self._text(found.text)
+            self.asker.attachment.enabled = self.setting.memory
+            try:
+                before, after, found = self._judged(question, plain)
+            finally:
+                self.asker.attachment.enabled = True
+        better = found is not None and after.value > before.value
         return GuardResult(
             question=question,
-            answer=text,
+            answer=self._text(found.text) if found and better else plain.text,
             guard=self.by,
-            judged=after,
+            judged=after if better else before,
             plain_answer=plain.text,
             plain_judged=before,
             fact_id=self._fired(question),
@@ -165,23 +168,26 @@ class _Guarded:
             ratio=whole.cost.seconds / alone.cost.seconds,
         )
 
-    def _search(self, question: str, plain: Answer, before: Judgement, judge: Judge) -> Searched:
-        prompts = self.asker.backbone.prompts
+    def _judged(self, question: str, plain: Answer) -> tuple[Judgement, Judgement, Searched | None]:
+        """What the guard thinks of the plain answer and of the one that it found, if it looked for one."""
+        judge = self.value.of(question)
+        before = judge(plain.ids)
+        if before.value >= 0:
+            return before, before, None
         offers = self._offers(question, before)
         longest = max(len(text) for text in (plain.ids, *offers)) + LONGER
-        prompt = prompts.format.prompt(prompts.question(question))
-        self.asker.attachment.enabled = self.setting.memory
-        try:
-            writer = Writer(self.asker.backbone, prompt, longest, self.setting.seed)
-            return search(writer, judge, replace(self.setting.limits, good=self.value.good), offers)
-        finally:
-            self.asker.attachment.enabled = True
+        prompts = self.asker.backbone.prompts
+        writer = Writer(
+            self.asker.backbone, prompts.format.prompt(prompts.question(question)), longest, self.setting.seed
+        )
+        found = search(writer, judge, replace(self.setting.limits, good=self.value.good), offers)
+        return before, judge(found.text), found
 
     def _offers(self, question: str, objection: Judgement) -> list[Ids]:
         """The stored answer, where the fact that contradicts is also the one that the router thought of first."""
         if objection.fact_id is None or objection.fact_id != self._nearest(question):
             return []
-        [fact] = [fact for fact in self.facts if fact.id == objection.fact_id]
+        fact = next(fact for fact in self.facts if fact.id == objection.fact_id)
         return [self.asker.backbone.prompts.answer(fact.answer)]
 
     def _nearest(self, question: str) -> str:
@@ -195,8 +201,11 @@ class _Guarded:
         return self.asker.memory.bank.id_of(route.fact) if fires else None
 
     def _rewinds(self, plain: Answer, before: Judgement, found: Searched) -> Iterator[Rewind]:
+        """All that was taken back for good: not a try that turned out to be how the answer begins."""
         yield Rewind("", plain.text, before.value, before.why)
         for one in found.tries:
+            if one.text == found.text[: len(one.text)]:
+                continue
             given_up = self._text(one.text[len(one.fixed) :])
             yield Rewind(self._text(one.fixed), given_up, one.judged.value, one.judged.why)
 

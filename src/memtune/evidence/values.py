@@ -167,4 +167,5 @@ def split(high: Sequence[float], low: Sequence[float]) -> float:
         return sum(one >= middle for one in high) + sum(one < middle for one in low), ends[1] - ends[0]
 
     every = sorted({*high, *low})
-    return sum(max(pairwise(every), key=worth, default=(every[0], every[0]))) / 2
+    gaps = list(pairwise(every)) or [(every[0], every[0])]
+    return sum(max(gaps, key=worth)) / 2

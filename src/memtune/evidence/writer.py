@@ -62,8 +62,8 @@ class Writer:
     def sets(self, text: Ids, length: int, count: int) -> list[TokenSet]:
         """Different continuations, the likeliest token by token first, then sampled ones; one of each."""
         if length == 1:
-            logits, tokens = self.logits(text).topk(count)
-            pairs = zip(tokens.tolist(), logits.softmax(-1).tolist(), strict=True)
+            best, likeliest = self.logits(text).topk(count)
+            pairs = zip(likeliest.tolist(), best.softmax(-1).tolist(), strict=True)
             return [TokenSet((token,), chance) for token, chance in pairs]
         rows, chances = self._branches(text, min(length, self.longest - len(text)), count)
         found: dict[Ids, TokenSet] = {}
