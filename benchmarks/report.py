@@ -370,8 +370,44 @@ def statements(result: Result) -> str:
     return "\n".join([*table(("said", "asked", *kinds), rows), "", note])
 
 
+def guard(*results: Result) -> str:
+    """What each guard objected to before and after, and the model calls that it took."""
+    titles = (
+        "guard",
+        "questions",
+        "objected to",
+        "still",
+        "rewinds",
+        "model calls, plain",
+        "guarded",
+        "times",
+        "CPU s",
+    )
+    rows = [
+        (
+            result["command"]["guard"],
+            str(len(result["answers"])),
+            *(str(result[kind]) for kind in ("objected", "objected_after", "rewound", "plain_calls", "calls")),
+            f"{result['calls'] / result['plain_calls']:.1f}",
+            f"{sum(one['processor_seconds'] for one in result['answers']):.1f}",
+        )
+        for result in results
+    ]
+    limits = "; ".join(
+        f"{result['command']['guard']} {result['command']['tries']} and {result['command']['new_tries']}"
+        for result in results
+    )
+    first = results[0]
+    note = (
+        f"{first['command']['model']}, memory {first['command']['memory']}, answers of {first['command']['longest']} "
+    )
+    note += f"tokens at most, one thread, measured at {', '.join(sorted({r['on']['commit'] for r in results}))}. "
+    return "\n".join([*table(titles, rows), "", f"{note}Tries for the first token set and for later ones: {limits}."])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
+    "guard": ("guard_*.json", guard),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),

@@ -473,6 +473,8 @@ def test_3_an_answer_that_the_guard_still_objects_to(guards: Verbs) -> None:
     result = run("probe", "q?", "--guard", "self")
     assert result.exit_code == 3
     assert "do not pass the guard" in result.stderr and "contradicted by f-1" in result.stderr
+    written = [json.loads(line) for line in run("probe", "q?", "--guard", "self", "--json").stdout.splitlines()]
+    assert [one["met"] for one in written] == [True, False]
 
 
 def test_2_an_unknown_guard_is_named_before_anything_is_done(calls: Verbs) -> None:

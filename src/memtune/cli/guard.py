@@ -34,5 +34,6 @@ def guarded(shown: ui.Ui, questions: Sequence[str], project: Path, by: str, seed
         shown.answer(result, ui.guard_view)
         if not result.met:
             left.append(f"{show(result.question)}: {result.judged.why}")
+    shown.complete()
     if left:
         raise TargetNotMet(f"{len(left):,} of {len(questions):,} answers do not pass the guard:\n{listed(left)}")

@@ -164,7 +164,7 @@ class _Tree:
         for node in reversed(path):
             if node.parent is not None:
                 end -= len(node.tokens)
-                node.embedded(states[end:].mean(0))
+                node.embedded(F.normalize(states[end:].mean(0), dim=0))  # as sentence encoders give it
                 for sibling, cosine in self._alike(node):
                     sibling.lent(score, self.limits.alike_weight * cosine)
                     self.lent += 1

@@ -168,4 +168,5 @@ def split(high: Sequence[float], low: Sequence[float]) -> float:
 
     every = sorted({*high, *low})
     gaps = list(pairwise(every)) or [(every[0], every[0])]
-    return sum(max(gaps, key=worth)) / 2
+    widest: tuple[float, float] = max(gaps, key=worth)
+    return sum(widest) / 2

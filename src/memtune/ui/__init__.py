@@ -99,6 +99,10 @@ class Ui:
         if not self.quiet:
             self.console.print(view(result))
 
+    def complete(self) -> None:
+        """All answers are there: what is said of them now is no object of its own."""
+        self._result_written = True
+
     def listed(self, result: Any, lines: Iterable[str]) -> None:
         """Data of one line each, on stdout; or the result as one JSON object."""
         self.close()
