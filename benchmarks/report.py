@@ -385,7 +385,7 @@ def guard(*results: Result) -> str:
     )
     rows = [
         (
-            result["command"]["guard"],
+            f"{result['command']['guard']}, {result['command']['questions']}, memory {result['command']['memory']}",
             str(len(result["answers"])),
             *(str(result[kind]) for kind in ("objected", "objected_after", "rewound", "plain_calls", "calls")),
             f"{result['calls'] / result['plain_calls']:.1f}",
@@ -393,16 +393,14 @@ def guard(*results: Result) -> str:
         )
         for result in results
     ]
-    limits = "; ".join(
-        f"{result['command']['guard']} {result['command']['tries']} and {result['command']['new_tries']}"
-        for result in results
-    )
-    first = results[0]
+    limits = {r["command"]["guard"]: f"{r['command']['tries']} and {r['command']['new_tries']}" for r in results}
+    tries = "; ".join(f"{name} {numbers}" for name, numbers in limits.items())
+    first, commits = results[0], sorted({result["on"]["commit"] for result in results})
     note = (
-        f"{first['command']['model']}, memory {first['command']['memory']}, answers of {first['command']['longest']} "
+        f"{first['command']['model']}, answers of {first['command']['longest']} tokens at most, one thread, CPU seconds "
+        f"with calibration, measured at {', '.join(commits)}. Tries for the first token set and for later ones: {tries}."
     )
-    note += f"tokens at most, one thread, measured at {', '.join(sorted({r['on']['commit'] for r in results}))}. "
-    return "\n".join([*table(titles, rows), "", f"{note}Tries for the first token set and for later ones: {limits}."])
+    return "\n".join([*table(titles, rows), "", note])
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how

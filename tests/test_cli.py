@@ -451,7 +451,7 @@ def test_a_guarded_answer_is_the_output_and_its_rewinds_are_listed(guards: Verbs
     shown = " ".join(result.stderr.split())
     assert "25 rewinds" in shown and "and 5 more" in shown
     assert "120 model calls, 3,456 tokens, 9.0 s: 4.5 times the plain answer" in shown
-    assert "24 tries for 3 token sets (2 fixed early), 40 nodes, 5 scores shared, 1 children added" in shown
+    assert "tries 24; token sets 3, fixed early 2; nodes 40; scores shared 5; children added 1" in shown
     assert HOSTILE not in result.stderr
 
 

@@ -21,13 +21,13 @@ TEXT_CAP = 100  # characters
 
 def guard_view(result: GuardResult) -> RenderableType:
     """The verdict, the tree, the cost, and the first rewinds."""
-    entries = {"question": result.question, "fired": result.fact_id or "no fact: the backbone's own answer"}
+    entries = {"question": result.question, "fired": result.fact_id or "no fact"}
     entries["guard"] = f"{result.guard}: {result.judged.why}"
     if (tree := result.tree) is not None:
         entries["before"] = cut(result.plain_answer, TEXT_CAP)
         entries["tree"] = (
-            f"{tree.tries:,} tries for {tree.sets:,} token sets ({tree.early:,} fixed early), {tree.nodes:,} nodes, "
-            f"{tree.scores_shared:,} scores shared, {tree.children_added:,} children added"
+            f"tries {tree.tries:,}; token sets {tree.sets:,}, fixed early {tree.early:,}; nodes {tree.nodes:,}; "
+            f"scores shared {tree.scores_shared:,}; children added {tree.children_added:,}"
         )
     entries["cost"] = (
         f"{result.cost.calls:,} model calls, {result.cost.tokens:,} tokens, {result.cost.seconds:.1f} s: "
@@ -37,14 +37,19 @@ def guard_view(result: GuardResult) -> RenderableType:
 
 
 def _rewinds(rewinds: tuple[Rewind, ...]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{len(rewinds):,} rewinds", title_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{len(rewinds):,} rewinds:", title_justify="left")
     table.add_column("", justify="right")
     table.add_column("value", justify="right")
     table.add_column("given up")
     table.add_column("why")
     for number, one in enumerate(rewinds[:LIST_CAP], 1):
         text = f"{one.kept[-TEXT_CAP // 4 :]}|{one.given_up}" if one.kept else one.given_up
-        cells = (f"{number}", f"{one.value:+.0f}", visible(cut(text, TEXT_CAP)), visible(cut(one.why, TEXT_CAP)))
+        cells = (
+            f"{number}",
+            f"{one.value:+g}" if one.value else "0",
+            visible(cut(text, TEXT_CAP)),
+            visible(cut(one.why, TEXT_CAP)),
+        )
         table.add_row(*map(Text, cells))
     if len(rewinds) > LIST_CAP:
         table.add_row("", "", Text(f"and {len(rewinds) - LIST_CAP:,} more: --json has them all"))
