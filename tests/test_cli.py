@@ -24,8 +24,8 @@ from memtune.config import Config
 from memtune.errors import DataError, ModelError, ProjectError
 from memtune.evaluate import Scope
 from memtune.events import Learned, Note
-from memtune.evidence.cost import Cost
 from memtune.evidence.guard import GuardResult, Rewind, Tree
+from memtune.evidence.meter import Spent
 from memtune.evidence.rewind import Judgement
 from memtune.export import ExportResult
 from memtune.ingest import Confusable, IngestResult
@@ -425,7 +425,7 @@ def test_json_of_a_probed_file_is_one_object_a_line(calls: Verbs) -> None:
 def guarded(**changes: Any) -> GuardResult:
     bad, good = Judgement(-1.0, f"contradicted by f-1: {HOSTILE}", "f-1"), Judgement(1.0, "supported by f-1", "f-1")
     rewinds = tuple(Rewind("It is" if n else "", f"{n} {HOSTILE}", -1.0, bad.why) for n in range(25))
-    tree, cost, plain = Tree(24, 3, 2, 40, 5, 1), Cost(120, 3456, 9.0), Cost(20, 60, 2.0)
+    tree, cost, plain = Tree(24, 3, 2, 40, 5, 1), Spent(120, 3456, 9.0), Spent(20, 60, 2.0)
     found = GuardResult("q?", "The answer.", "store", good, "Wrong.", bad, None, rewinds, tree, cost, plain, 4.5)
     return replace(found, **changes)
 

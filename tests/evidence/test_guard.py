@@ -14,7 +14,6 @@ from memtune.asking import greedy
 from memtune.backbone import load_backbone
 from memtune.config import Config
 from memtune.errors import ConfigError, ProjectError
-from memtune.evidence.cost import Meter
 from memtune.evidence.guard import GUARDS, Setting, guard
 from memtune.evidence.tree import Limits
 from memtune.ingest import ingest
@@ -139,17 +138,6 @@ def test_an_unknown_guard_is_refused_before_anything_is_loaded(tmp_path):
 def test_facts_that_nobody_tuned_cannot_be_guarded(tmp_path):
     with pytest.raises(ProjectError, match="no finished model"):
         list(guard(["q"], tmp_path))
-
-
-def test_a_meter_counts_passes_and_tokens_while_it_is_open(backbone):
-    ids = torch.ones(2, 5, dtype=torch.long)
-    with torch.inference_mode(), Meter(backbone.model) as meter:
-        backbone.model(ids)
-        backbone.model(input_ids=ids[:, :1])
-    with torch.inference_mode():
-        backbone.model(ids)
-    assert (meter.cost.calls, meter.cost.tokens) == (2, 12)
-    assert meter.cost.seconds > 0
 
 
 @pytest.mark.real

@@ -13,7 +13,7 @@ from memtune.asking import Answer, Asker
 from memtune.backbone import Backbone
 from memtune.errors import ConfigError, ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.evidence.cost import Cost, Meter
+from memtune.evidence.meter import Meter, Spent
 from memtune.evidence.rewind import Judgement, Searched, search
 from memtune.evidence.tree import Limits
 from memtune.evidence.values import Likelihood, SelfEvaluation, Store, Value, without_stop
@@ -83,8 +83,8 @@ class GuardResult:
     fact_id: str | None  # that fired
     rewinds: tuple[Rewind, ...]
     tree: Tree | None
-    cost: Cost
-    plain_cost: Cost
+    cost: Spent
+    plain_cost: Spent
     ratio: float
 
     @property

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Cost", "Meter"]
+__all__ = ["Meter", "Spent"]
 
 
 @dataclass(frozen=True)
-class Cost:
+class Spent:
     """``tokens`` are those that the model read, in all rows; ``seconds`` of the clock on the wall."""
 
     calls: int
@@ -33,8 +33,8 @@ class Meter:
         self._seconds = 0.0
 
     @property
-    def cost(self) -> Cost:
-        return Cost(self._calls, self._tokens, self._seconds)
+    def cost(self) -> Spent:
+        return Spent(self._calls, self._tokens, self._seconds)
 
     def _count(self, _model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
