@@ -397,7 +397,7 @@ def guard(*results: Result) -> str:
     tries = "; ".join(f"{name} {numbers}" for name, numbers in limits.items())
     first, commits = results[0], sorted({result["on"]["commit"] for result in results})
     note = (
-        f"{first['command']['model']}, answers of {first['command']['longest']} tokens at most, one thread, CPU seconds "
+        f"{first['command']['model']}, answers of {first['command']['longest']} tokens at most, one thread; CPU time "
         f"with calibration; tries for the first set and later ones: {tries}. Measured at {', '.join(commits)}."
     )
     return "\n".join([*table(titles, rows), "", note])
