@@ -398,9 +398,43 @@ def statements(result: Result) -> str:
     return "\n".join([*table(("said", "asked", *kinds), rows), "", note])
 
 
+def guard(*results: Result) -> str:
+    """What each guard objected to before and after, and the model calls that it took."""
+    titles = (
+        "guard",
+        "questions",
+        "objected to",
+        "still",
+        "rewinds",
+        "model calls, plain",
+        "guarded",
+        "times",
+        "CPU s",
+    )
+    rows = [
+        (
+            f"{result['command']['guard']}, {result['command']['questions']}, memory {result['command']['memory']}",
+            str(len(result["answers"])),
+            *(str(result[kind]) for kind in ("objected", "objected_after", "rewound", "plain_calls", "calls")),
+            f"{result['calls'] / result['plain_calls']:.1f}",
+            f"{sum(one['processor_seconds'] for one in result['answers']):.1f}",
+        )
+        for result in results
+    ]
+    limits = {r["command"]["guard"]: f"{r['command']['tries']} and {r['command']['new_tries']}" for r in results}
+    tries = "; ".join(f"{name} {numbers}" for name, numbers in limits.items())
+    first, commits = results[0], sorted({result["on"]["commit"] for result in results})
+    note = (
+        f"{first['command']['model']}, answers of {first['command']['longest']} tokens at most, one thread; CPU time "
+        f"with calibration; tries for the first set and later ones: {tries}. Measured at {', '.join(commits)}."
+    )
+    return "\n".join([*table(titles, rows), "", note])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "changes": ("changes.json", changes),
+    "guard": ("guard_*.json", guard),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),

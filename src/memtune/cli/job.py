@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from memtune import ui
+from memtune.cli.guard import GuardOption, guarded
 from memtune.cli.shared import (
     PROJECT,
     ConfigOption,
@@ -100,6 +101,7 @@ def ingest(
 
 @app.command(
     epilog='\b\nExamples:\n  memtune probe "What is part HT-4471?"\n  memtune probe --file questions.jsonl --json'
+    '\n  memtune probe "What is part HT-4471?" --guard store'
 )
 def probe(
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="One question.")] = None,
@@ -107,6 +109,7 @@ def probe(
         str | None,
         typer.Option(metavar="FILE", help="Ask every question of a file; .txt is one a line, - is standard input."),
     ] = None,
+    guard: GuardOption = None,
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a question to stdout.")] = False,
@@ -119,8 +122,11 @@ def probe(
     The answer goes to stdout; which fact fired, how surely, and the backbone's own answer go to stderr.
     """
     with conversation(as_json, quiet) as shown:
-        settings_of(shown, config)
+        settings = settings_of(shown, config)
         questions = _questions(question, file)
+        if guard is not None:
+            guarded(shown, questions, project, guard, settings.seed)
+            return
         from memtune.probe import probe as run
 
         for result in run(questions, project, on_event=shown.on_event):
