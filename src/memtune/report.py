@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+
+from memtune import __version__
+from memtune.baseline import BaselineResult
 from memtune.errors import ConfigError, ProjectError
 from memtune.measures import Measure, wilson
 from memtune.page import render
 from memtune.project import finite, write_beside
 
-__all__ = ["EvalResult", "Floor", "Floors", "InputFile", "Promise", "Scope", "floors_of", "promises_of", "write_report"]
+__all__ = [
+    "EvalResult",
+    "Floor",
+    "Floors",
+    "InputFile",
+    "Promise",
+    "Scope",
+    "as_json",
+    "check_out",
+    "floors_of",
+    "promises_of",
+    "versions",
+    "write_report",
+    "write_texts",
+]
 
 RECALL = ("paraphrase", "exact")
 NEAR_MISS = ("near-miss", "near-miss-synthetic")
@@ -98,6 +118,7 @@ class EvalResult:
     seconds: float
     page: str
     json: str
+    baseline: BaselineResult | None = None  # None: none was asked
 
     @property
     def met(self) -> bool:
@@ -157,10 +178,34 @@ def _first(measures: Sequence[Measure], keys: Sequence[str]) -> Measure | None:
     return next((by_key[key] for key in keys if key in by_key), None)
 
 
+def versions() -> dict[str, str]:
+    """Of what a measurement was made with."""
+    return {
+        "memtune": __version__,
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+        "python": platform.python_version(),
+    }
+
+
 def write_report(result: EvalResult, out: Path) -> None:
     """``eval.json`` and ``eval.html``, each whole or as it was before."""
     record: dict[str, Any] = asdict(result) | {"met": result.met}
-    texts = {"eval.html": render(record), "eval.json": json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n"}
+    write_texts(out, {"eval.html": render(record), "eval.json": as_json(record)})
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    return json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n"
+
+
+def check_out(out: Path, files: str) -> None:
+    """Before anything is measured. Raises ConfigError where ``files`` cannot be written."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is no directory", hint=f"--out takes a directory for {files}")
+
+
+def write_texts(out: Path, texts: Mapping[str, str]) -> None:
+    """Files of these names in ``out``, each whole or as it was before. Raises ProjectError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
