@@ -20,6 +20,7 @@ from memtune.events import Event, ModelLoaded, Note
 from memtune.project import finite
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
 from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shard_view, tune_view
+from memtune.ui.know import compare_view, know_lines, know_view, moved_lines
 from memtune.ui.parts import LIST_CAP
 from memtune.ui.plan import forecast_view, plan_view
 from memtune.ui.progress import LiveProgress, PlainProgress
@@ -33,13 +34,17 @@ __all__ = [
     "Ui",
     "audit_view",
     "change_view",
+    "compare_view",
     "eval_view",
     "export_view",
     "facts_view",
     "forecast_view",
     "history_lines",
     "ingest_view",
+    "know_lines",
+    "know_view",
     "listing_lines",
+    "moved_lines",
     "plan_view",
     "preview_view",
     "probe_view",
