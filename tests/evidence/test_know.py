@@ -163,6 +163,13 @@ def test_what_moved_outside_the_taught_facts_is_damage(before, tuned, config, ba
     assert not result.met
 
 
+def test_exemplars_may_come_from_a_file_of_their_own(files, tmp_path, backbone, scripted):
+    shown = write_facts(tmp_path / "shown.jsonl", [(f"s{i}", f"Who built pier {i}?", f"Ann {i}") for i in range(5)])
+    scripted(lambda fact, exemplars: Reading(False, 0.0))
+    result = measured(FactFiles(files.taught, exemplars=shown), backbone)
+    assert {one.answer.split()[0] for chosen in result.survey.exemplars.sets for one in chosen} == {"Ann"}
+
+
 def test_a_fact_is_taught_or_not(files, tmp_path, backbone):
     again = FactFiles(files.taught, write_facts(tmp_path / "again.jsonl", [FACTS[2], *HELD_OUT]))
     with pytest.raises(DataError, match=r"again.jsonl:1: stands at .*taught.jsonl:3 too"):
