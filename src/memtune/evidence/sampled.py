@@ -25,10 +25,10 @@ class Sampled:
 
     def __init__(self, backbone: Backbone, fewshot: FewShot, memory: Memory | None = None, *, seed: int = 0) -> None:
         self.backbone, self.fewshot, self.seed = backbone, fewshot, seed
-        self._attachment = memory and Attachment(backbone.model, memory.to(backbone.device))
+        self._attachment = None if memory is None else Attachment(backbone.model, memory.to(backbone.device))
 
     def close(self) -> None:
-        if self._attachment:
+        if self._attachment is not None:
             self._attachment.detach()
 
     def readings(self, exemplars: Sequence[Exemplar], facts: Sequence[Fact], samples: int) -> list[Reading]:
