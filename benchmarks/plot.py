@@ -40,6 +40,9 @@ PANELS = (
         ),
     ),
 )
+# What is known: a bar for each group in each state of the model, cut into its categories.
+KNOWN = {"HighlyKnown": "#1b7837", "MaybeKnown": "#a6dba0", "WeaklyKnown": "#c2a5cf", "Unknown": "#762a83"}
+STATES = {"before": "before", "memory": "taught by memtune", "model": "now", "lora": "taught by LoRA"}
 SIDE, MARGIN, LINE = 300, 60, 16  # px: a panel's sides, room for its ticks, a line of the legend
 
 
@@ -64,6 +67,27 @@ def growth_plot(result: Figures) -> str:
     for number, (unit, figures) in enumerate(PANELS):
         parts += _panel(MARGIN + number * (SIDE + MARGIN), unit, figures, rows)
     return _svg(2 * SIDE + 3 * MARGIN, SIDE + 2 * MARGIN + LINE * 4, parts)
+
+
+def knowledge_plot(result: Figures) -> str:
+    """How the facts of each group are spread over the categories, before and after."""
+    rows = [(group, state) for group in result["groups"] for state in result["counts"]]
+    group = BAR * len(result["counts"]) + GAP
+    parts = [
+        f'<rect x="{10 + place * 150}" y="10" width="10" height="10" fill="{colour}"/>'
+        + _text(25 + place * 150, 19, name, "start")
+        for place, (name, colour) in enumerate(KNOWN.items())
+    ]
+    for number, (name, state) in enumerate(rows):
+        block, place = divmod(number, len(result["counts"]))
+        top, facts = TOP + block * group + place * BAR, result["groups"][name]
+        parts.append(_text(LEFT - 10, top + BAR - 2, f"{name} ({facts} facts), {STATES[state]}", "end"))
+        left = float(LEFT)
+        for category, colour in KNOWN.items():
+            width = FULL * result["counts"][state][name].get(category, 0) / facts
+            parts.append(f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{BAR - 1}" fill="{colour}"/>')
+            left += width
+    return _svg(LEFT + FULL + RIGHT, TOP + len(result["groups"]) * group, parts)
 
 
 def _panel(left: float, unit: str, figures: Sequence[tuple[str, str, str]], rows: Sequence[Figures]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,37 @@ def wordings(result: Result) -> str:
         if "facts" in figures
     ]
     return "\n".join([*table(titles, rows), "", f"{result['command']['model']}, measured at {result['on']['commit']}."])
+
+
+def know(result: Result) -> str:
+    """For each group and category before, what became of its facts with memtune and with LoRA."""
+    arms = {"memory": "after memtune", "lora": "after LoRA"}
+    rows = [
+        (
+            *(group, before, str(sum(result["transitions"]["memory"][group][i]))),
+            *(counted(result["categories"], result["transitions"][arm][group][i]) for arm in arms),
+        )
+        for group in result["groups"]
+        for i, before in enumerate(result["categories"])
+        if any(result["transitions"]["memory"][group][i])
+    ]
+    said = [
+        (
+            *(group, "*said exactly, asked alone*", str(facts)),
+            *(f"{result['said_alone'][arm][group]} ({result['said_alone']['before'][group]} before)" for arm in arms),
+        )
+        for group, facts in result["groups"].items()
+    ]
+    outside = sum(facts for group, facts in result["groups"].items() if group != "taught")
+    moved = [f"{result['damage'][arm]} of {outside} {name}" for arm, name in arms.items()]
+    note = f"Facts that were not taught and are in another category: {', '.join(moved)}. "
+    note += f"{result['command']['model']}, {result['command']['sets']} sets of {result['command']['shots']}, "
+    note += f"measured at {result['on']['commit']}."
+    return "\n".join([*table(("group", "before", "facts", *arms.values()), [*rows, *said]), "", note])
+
+
+def counted(names: Sequence[str], counts: Sequence[int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True) if count)
 
 
 def main_job(result: Result) -> str:
@@ -479,6 +510,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "explained": ("explain.json", explained),
     "guard": ("guard_*.json", guard),
     "growth": ("growth.json", growth),
+    "know": ("know.json", know),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
     "main job, gemma 3": ("main_job_gemma3.json", main_job),

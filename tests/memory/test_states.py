@@ -61,6 +61,17 @@ def test_a_row_reads_the_same_in_any_company(reader, rows):
         torch.testing.assert_close(together[len(rows) * 3 + i], reader.early([row])[0], **CLOSE)
 
 
+def test_behind_another_prefix_it_reads_as_one_that_was_made_for_it(backbone, reader, rows):
+    reader.early(rows)
+    prefix = reader.prefix + rows[0]
+    for [_, taps, final] in reader.behind(prefix).whole(rows[1:2]):
+        layers, last = plain_pass(backbone, prefix, rows[1])
+        torch.testing.assert_close(taps[:, 0], torch.stack([layers[tap] for tap in reader.taps]), **CLOSE)
+        torch.testing.assert_close(final[0], last, **CLOSE)
+    [early] = reader.early(rows[1:2])  # its own prefix is what it was
+    torch.testing.assert_close(early[-1], plain_pass(backbone, reader.prefix, rows[1])[0][reader.taps[-1]], **CLOSE)
+
+
 def test_no_rows_are_no_work(reader):
     assert reader.early([]) == [] and list(reader.whole([])) == []
 

@@ -44,6 +44,14 @@ class StateReader:
         self._caches: dict[bool, Any] = {}
         self._shared: bool | None = None  # not known yet
 
+    def behind(self, prefix: Ids) -> StateReader:
+        """The same behind another prefix; what was found out about the model holds there too."""
+        if self.prefix:
+            self._shares_prefix()  # asked here, once for all of them
+        other = copy.copy(self)
+        other.prefix, other._caches = prefix, {}
+        return other
+
     def early(self, rows: Sequence[Ids]) -> list[Tensor]:
         """For each row float32 states ``(taps, tokens, hidden)``."""
         states: list[Tensor] = [torch.empty(0)] * len(rows)

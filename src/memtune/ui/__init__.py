@@ -22,6 +22,7 @@ from memtune.ui.explain import detect_view, explain_view
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
 from memtune.ui.guard import guard_view
 from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shard_view, tune_view
+from memtune.ui.know import compare_view, know_lines, know_view, moved_lines
 from memtune.ui.parts import LIST_CAP
 from memtune.ui.plan import forecast_view, plan_view
 from memtune.ui.progress import LiveProgress, PlainProgress
@@ -33,6 +34,7 @@ __all__ = [
     "Ui",
     "audit_view",
     "change_view",
+    "compare_view",
     "detect_view",
     "eval_view",
     "explain_view",
@@ -42,7 +44,10 @@ __all__ = [
     "guard_view",
     "history_lines",
     "ingest_view",
+    "know_lines",
+    "know_view",
     "listing_lines",
+    "moved_lines",
     "plan_view",
     "preview_view",
     "probe_view",
