@@ -6,15 +6,10 @@ output is *unchanged* if its token ids are the backbone's own.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-import transformers
-
-from memtune import __version__
 from memtune.asking import Asker, said_by
 from memtune.backbone import Backbone
 from memtune.bench import Bench, Told
@@ -26,7 +21,7 @@ from memtune.facts import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, write_report
+from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, versions, write_report
 from memtune.store import backbone_of, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
 
@@ -83,7 +78,7 @@ def evaluate(
         project=str(project_dir),
         model=model["name"],
         fingerprint=backbone.fingerprint,
-        versions=_versions(),
+        versions=versions(),
         seed=config.seed,
         verify=config.verify,
         sample=scope.sample,
@@ -107,15 +102,6 @@ def evaluate(
     )
     write_report(result, out)
     return result
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "memtune": __version__,
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-        "python": platform.python_version(),
-    }
 
 
 def _as_told(talk: Sequence[Case]) -> Case:

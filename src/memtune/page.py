@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
-from importlib.resources import files
-from string import Template
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from memtune.markup import document, shown, table, verdict
 from memtune.measures import wilson
 from memtune.plots import Marker, Series, Share, histograms, shares
-from memtune.visible import visible
 
 __all__ = ["render"]
 
 Record = Mapping[str, Any]
 DISTANCE_BIN = 0.1
-SHOWN = 300  # characters of a text in a table
 LEAST_LOSS = 1e-8  # nats; a loss of 0 has no place on a logarithmic axis
 GROUPS = (
     ("recall", "Recall", "The whole output is the fact's answer, and stops."),
@@ -28,16 +24,13 @@ GROUPS = (
 
 def render(record: Record) -> str:
     """The page of an EvalResult, given as plain data."""
-    page = Template(files("memtune").joinpath("page.html").read_text(encoding="utf-8"))
-    title = f"memtune eval: {record['project']}"
-    body = "\n".join(part for section in _SECTIONS for part in section(record))
-    return page.substitute(title=_shown(title), body=body)
+    return document(f"memtune eval: {record['project']}", (part for section in _SECTIONS for part in section(record)))
 
 
 def _head(record: Record) -> Iterator[str]:
-    yield f"<h1>memtune eval: {_shown(record['project'])}</h1>"
+    yield f"<h1>memtune eval: {shown(record['project'])}</h1>"
     learned = f"{record['learned']:,} of {record['facts']:,} facts learned"
-    yield f"<p>{_shown(record['model'])}, {learned}, threshold {record['threshold']:.2f}, seed {record['seed']}</p>"
+    yield f"<p>{shown(record['model'])}, {learned}, threshold {record['threshold']:.2f}, seed {record['seed']}</p>"
 
 
 def _verdicts(record: Record) -> Iterator[str]:
@@ -50,11 +43,11 @@ def _verdicts(record: Record) -> Iterator[str]:
                 f"{p['expected']:.1%}",
                 _share(p, "measured"),
                 p["measure"],
-                _verdict(p["held"], "held", "not held"),
+                verdict(p["held"], "held", "not held"),
             ]
             for p in record["promises"]
         ]
-        yield _table(("", "expected", "measured (95 % interval)", "on", ""), rows, numbers=(1, 2))
+        yield table(("", "expected", "measured (95 % interval)", "on", ""), rows, numbers=(1, 2))
     if record["floors"]:
         yield "<h2>Floors</h2>"
         rows = [
@@ -64,11 +57,11 @@ def _verdicts(record: Record) -> Iterator[str]:
                 f"{f['share']:.2%}",
                 _of(f),
                 f["measure"],
-                _verdict(f["met"], "met", "missed"),
+                verdict(f["met"], "met", "missed"),
             ]
             for f in record["floors"]
         ]
-        yield _table(("floor", "asked for", "measured", "", "on", ""), rows, numbers=(1, 2, 3))
+        yield table(("floor", "asked for", "measured", "", "on", ""), rows, numbers=(1, 2, 3))
 
 
 def _measures(record: Record) -> Iterator[str]:
@@ -78,9 +71,9 @@ def _measures(record: Record) -> Iterator[str]:
             yield f"<h2>{name}</h2><p>{meaning}</p>"
             rows = [[m["name"], m["source"], _of(m), _share(m, "share"), f"{m['generated']:,}"] for m in found]
             head = ("measure", "wordings", "as wanted", "share (95 % interval)", "generated")
-            yield _table(head, rows, numbers=(2, 3, 4))
+            yield table(head, rows, numbers=(2, 3, 4))
     if record["notes"]:
-        notes = "".join(f"<li>{_shown(note)}</li>" for note in record["notes"])
+        notes = "".join(f"<li>{shown(note)}</li>" for note in record["notes"])
         yield f'<h3>Left out</h3><ul class="soft">{notes}</ul>'
 
 
@@ -146,8 +139,8 @@ def _failures(record: Record) -> Iterator[str]:
     for measure in failed:
         wanted = "expected" if measure["wanted"] == "exact" else "backbone"
         rows = [_failure(failure) for failure in measure["failures"]]
-        yield f"<details open><summary>{_shown(measure['name'])} ({_shown(measure['source'])}): {len(rows):,}</summary>"
-        yield _table(("question", wanted, "said", "fired", "score", "why"), rows, numbers=(4,))
+        yield f"<details open><summary>{shown(measure['name'])} ({shown(measure['source'])}): {len(rows):,}</summary>"
+        yield table(("question", wanted, "said", "fired", "score", "why"), rows, numbers=(4,))
         yield "</details>"
 
 
@@ -165,15 +158,10 @@ def _foot(record: Record) -> Iterator[str]:
     rows += [["model", f"{record['model']} {record['fingerprint']}"], ["sample", sample]]
     rows += [["unchanged outputs", f"{record['longest']:,} tokens, verify {record['verify']}"]]
     rows += [["time", f"{record['seconds']:.0f} s"]]
-    yield _table(("", ""), rows, numbers=())
+    yield table(("", ""), rows, numbers=())
 
 
 _SECTIONS = (_head, _verdicts, _measures, _by_distance, _scores, _losses, _failures, _foot)
-
-
-def _shown(text: str) -> str:
-    """As text of the page: no markup, and nothing that turns the line around or does not show."""
-    return escape(visible(text, keep="\n\t"))
 
 
 def _share(row: Record, name: str) -> str:
@@ -186,23 +174,3 @@ def _of(row: Record) -> str:
 
 def _score(score: float) -> str:
     return f"{score:.2f}" if math.isfinite(score) else "none"
-
-
-def _verdict(good: bool, yes: str, no: str) -> tuple[str, str]:
-    return ("yes", yes) if good else ("no", no)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int]) -> str:
-    """A cell is text, or (class, text) where it says yes or no."""
-    titles = "".join(f"<th>{_shown(title)}</th>" for title in head)
-    body = "".join(
-        f"<tr>{''.join(_cell(cell, place in numbers) for place, cell in enumerate(row))}</tr>\n" for row in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-
-
-def _cell(cell: str | tuple[str, str], number: bool) -> str:
-    if isinstance(cell, tuple):
-        return f'<td class="{cell[0]}">{_shown(cell[1])}</td>'
-    text = cell if len(cell) <= SHOWN else f"{cell[:SHOWN]} ..."
-    return f'<td class="{"n" if number else "t"}" dir="auto">{_shown(text)}</td>'

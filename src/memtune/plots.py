@@ -1,4 +1,4 @@
-"""Plots as inline SVG: shares with their intervals, and histograms above one another on one axis.
+"""Plots as inline SVG: shares with their intervals, histograms above one another on one axis, and curves.
 
 Colours and text sizes are classes of the page's style sheet, so that a plot is readable in light and dark. Every text
 is escaped here.
@@ -11,13 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Marker", "Series", "Share", "histograms", "shares"]
+__all__ = ["Curve", "Marker", "Series", "Share", "curves", "histograms", "shares", "standalone"]
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 20, 16, 52
 SHARE_HEIGHT, STRIP = 260, 84  # pixels of a plot of shares, and of one histogram
+CURVE_HEIGHT, LEGEND = 320, 16  # pixels of a plot of curves, and of a line of its legend
 BINS = 40
 ROUND_STEPS = (1, 2, 5, 10)
 INTERVALS = 7  # at most, between the ticks of an axis
+# A page has these in its style sheet; a plot that stands in a file of its own carries them.
+STYLE = (
+    "svg{background:#f5f6f8}text{fill:#5d6470;font:11px sans-serif}.grid{stroke:#d9dce1}polyline{fill:none;"
+    "stroke-width:2}.right{stroke:#1f6fd0}.near{stroke:#b85c00}.unrelated{stroke:#4a7d3f}"
+    ".marker{stroke:#b3261e;stroke-width:1.5;stroke-dasharray:5 4}"
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,17 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Points ``(x, y)`` from left to right; those whose ``y`` is not above 0 have no place. ``style``: of its line."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    style: str
+
+
+@dataclass(frozen=True)
 class Marker:
-    """A line through all histograms at ``at``."""
+    """A line at ``at``: through all histograms, or across the curves."""
 
     at: float
     name: str
@@ -103,6 +119,53 @@ def histograms(
         parts.append(_text(at + side[1], TOP, marker.name, anchor=side[0]))
     parts += _axis_names(total, x, y)
     return _svg(total, title, parts)
+
+
+def curves(series: Sequence[Curve], *, title: str, x: str, y: str, marker: Marker | None = None) -> str:
+    """Curves over one another, ``y`` logarithmic; "" where there is nothing to draw."""
+    kept = [
+        Curve(one.name, tuple((at, math.log10(value)) for at, value in one.points if 0 < value < math.inf), one.style)
+        for one in series
+    ]
+    points = [point for one in kept for point in one.points]
+    if not points:
+        return ""
+    floor = [math.log10(marker.at)] if marker and marker.at > 0 else []
+    across = _ticks(0, max(at for at, _ in points), least=1.0)
+    up = _ticks(min([*floor, *(value for _, value in points)]), max(value for _, value in points), least=1.0)
+    base = CURVE_HEIGHT - BOTTOM
+
+    def place(at: float, value: float) -> tuple[float, float]:
+        right = LEFT + (WIDTH - LEFT - RIGHT) * at / across[-1]
+        return right, TOP + (base - TOP) * (up[-1] - value) / (up[-1] - up[0])
+
+    parts = [part for tick in up for part in _grid_line(place(0, tick)[1], f"{10**tick:g}")]
+    parts += [_text(place(tick, up[0])[0], base + 16, f"{tick:g}") for tick in across]
+    for number, one in enumerate(kept):
+        parts += _curve(one, [place(*point) for point in one.points], TOP + LEGEND * (number + 1))
+    if marker and floor:
+        at = place(0, floor[0])[1]
+        parts.append(f'<line class="marker" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(_text(LEFT + 6, at - 5, marker.name, anchor="start"))
+    return _svg(CURVE_HEIGHT, title, [*parts, *_axis_names(CURVE_HEIGHT, x, y)])
+
+
+def _curve(one: Curve, places: Sequence[tuple[float, float]], legend: float) -> list[str]:
+    """The line, and its name in the corner, where a curve that falls is not."""
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    end = WIDTH - RIGHT - 6
+    return [
+        f'<polyline class="{one.style}" points="{line}"><title>{escape(one.name)}</title></polyline>',
+        f'<line class="{one.style}" x1="{end - 24}" x2="{end}" y1="{legend - 4}" y2="{legend - 4}"/>',
+        _text(end - 30, legend, one.name, anchor="end"),
+    ]
+
+
+def standalone(svg: str) -> str:
+    """A plot as a file of its own, without the style sheet of a page around it."""
+    return svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" ', 1).replace(
+        "<title>", f"<style>{STYLE}</style><title>", 1
+    )
 
 
 def _bars(one: Series, base: float, low: float, high: float) -> list[str]:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+
+from memtune import __version__
 from memtune.errors import ConfigError, ProjectError
 from memtune.measures import Measure, wilson
 from memtune.page import render
 from memtune.project import finite, write_beside
 
-__all__ = ["EvalResult", "Floor", "Floors", "InputFile", "Promise", "Scope", "floors_of", "promises_of", "write_report"]
+__all__ = [
+    "EvalResult",
+    "Floor",
+    "Floors",
+    "InputFile",
+    "Promise",
+    "Scope",
+    "as_json",
+    "floors_of",
+    "promises_of",
+    "versions",
+    "write_report",
+    "write_texts",
+]
 
 RECALL = ("paraphrase", "exact")
 NEAR_MISS = ("near-miss", "near-miss-synthetic")
@@ -157,10 +175,28 @@ def _first(measures: Sequence[Measure], keys: Sequence[str]) -> Measure | None:
     return next((by_key[key] for key in keys if key in by_key), None)
 
 
+def versions() -> dict[str, str]:
+    """Of what a measurement was made with."""
+    return {
+        "memtune": __version__,
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+        "python": platform.python_version(),
+    }
+
+
 def write_report(result: EvalResult, out: Path) -> None:
     """``eval.json`` and ``eval.html``, each whole or as it was before."""
     record: dict[str, Any] = asdict(result) | {"met": result.met}
-    texts = {"eval.html": render(record), "eval.json": json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n"}
+    write_texts(out, {"eval.html": render(record), "eval.json": as_json(record)})
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    return json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_texts(out: Path, texts: Mapping[str, str]) -> None:
+    """Files of these names in ``out``, each whole or as it was before. Raises ProjectError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
