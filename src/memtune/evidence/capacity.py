@@ -17,7 +17,7 @@ from memtune.errors import ConfigError
 from memtune.events import Note, OnEvent, ignore
 from memtune.evidence.capacity_report import Asked, CapacityResult, missed_of, write_report
 from memtune.evidence.lora_arm import Control, teach_lora
-from memtune.evidence.questions import Pool
+from memtune.evidence.pool import Pool
 from memtune.evidence.randomization import BITS, RANDOM, TRUE, Arm, random_answers, teach_memory
 from memtune.evidence.regularization import Effect, Exam, Examiner, Sitting
 from memtune.evidence.sweep import sweep

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of what capacity found, and its plots: Figures 1 and 5 of Lamini-1 from one's own run."""
+"""The page of what capacity found, and its plots: Figures 1 and 5 of Lamini-1 from a run of one's own."""
 
 from __future__ import annotations
 
@@ -90,8 +90,9 @@ def _arm(arm: Record) -> list[str | tuple[str, str]]:
 
 def _rest(record: Record) -> Iterator[str]:
     asked = record["asked"]
-    yield "<h2>Regularization test</h2><p>What is left of the backbone's own answers to questions of the same kind that "
-    yield "nobody was taught, and to questions on anything else; how many options it picks right; a text's perplexity.</p>"
+    yield "<h2>Regularization test</h2><p>What is left of the backbone's own answers to questions of the same kind "
+    yield "that nobody was taught, and to questions on anything else; how many options it picks right; how perplexed a "
+    yield "text leaves it.</p>"
     rows = [_effect(effect, asked) for effect in record["effects"]]
     head = ("model", "held-out answers unchanged", "control answers unchanged", "options right", "perplexity")
     yield table((*head, "all logits unchanged", "the same, switched off"), rows, numbers=(1, 2, 3, 4))

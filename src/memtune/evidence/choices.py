@@ -1,4 +1,4 @@
-"""Multiple choice: easy questions with four options, of which a model is held to pick the one that it finds likeliest."""
+"""Multiple choice: easy questions with four options, of which a model picks the one that it finds likeliest."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.events import Note, OnEvent
-from memtune.evidence.questions import Pool
+from memtune.evidence.pool import Pool
 from memtune.evidence.randomization import RANDOM, Arm, random_answers, teach_memory
 from memtune.making import made_memory
 

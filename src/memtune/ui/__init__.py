@@ -18,6 +18,7 @@ from rich.text import Text
 
 from memtune.events import Event, ModelLoaded, Note
 from memtune.project import finite
+from memtune.ui.capacity import capacity_view
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
 from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shard_view, tune_view
 from memtune.ui.parts import LIST_CAP
@@ -32,6 +33,7 @@ __all__ = [
     "LIST_CAP",
     "Ui",
     "audit_view",
+    "capacity_view",
     "change_view",
     "eval_view",
     "export_view",

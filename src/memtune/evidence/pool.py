@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 from memtune.evidence import synthetic
@@ -25,7 +26,8 @@ class Pool:
     def first(self, count: int) -> list[Fact]:
         """The first ``count`` facts of the order."""
         own = [self._facts[number] for number in self._order[:count]] if self._facts else []
-        return [*own, *islice(synthetic.facts(synthetic.NAMES, self._seed), count - len(own))]
+        made = islice(synthetic.facts(synthetic.NAMES, self._seed), count - len(own))
+        return [*own, *(replace(fact, paraphrases=()) for fact in made)]
 
     def split(self, count: int, held_out: int) -> tuple[list[Fact], list[str]]:
         """At most ``count`` facts to teach, and at most ``held_out`` questions of the same kind that nobody is taught.
