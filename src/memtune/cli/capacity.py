@@ -43,6 +43,9 @@ def capacity(
         ),
     ] = None,
     count: Annotated[int, typer.Option(metavar="N", help="Questions to learn; some of the others are held out.")] = 32,
+    sample: Annotated[
+        int, typer.Option(metavar="N", help="Questions of each kind at most to ask beside those that are learned.")
+    ] = 40,
     control: Annotated[
         str | None,
         typer.Option(metavar="lora", help="What learns the same beside the memory. It takes minutes, or hours."),
@@ -101,7 +104,7 @@ def capacity(
             facts,
             None if model else project,
             settings,
-            scope=Scope(facts=count, most=(most or MOST) if sweep else None, max_drop=max_drop),
+            scope=Scope(facts=count, sample=sample, most=(most or MOST) if sweep else None, max_drop=max_drop),
             control=rival,
             out=out,
             on_event=shown.on_event,

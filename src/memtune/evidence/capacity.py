@@ -36,21 +36,21 @@ SYNTHETIC = "synthetic questions"
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is learned and asked. ``most``: facts of the sweep at most, None: no sweep. ``longest``: tokens.
+    """How much is learned and asked. ``sample``: questions of a kind at most, ``longest``: tokens of an answer.
+
+    ``most``: facts of the sweep at most, None: no sweep.
 
     ``max_drop``: the share of control answers that may change, and of options by which accuracy may drop.
     """
 
     facts: int = 32
-    held_out: int = 16
-    control: int = 32
-    choices: int = 48
+    sample: int = 40
     longest: int = 16
     most: int | None = None
     max_drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for option, value in (("--count", self.facts), ("--most", self.most), ("--longest", self.longest)):
+        for option, value in (("--count", self.facts), ("--sample", self.sample), ("--most", self.most)):
             if value is not None and value < 1:
                 raise ConfigError(f"{option} is {value}", hint=f"{option} takes a number of 1 or more")
         if not 0 <= self.max_drop < 1:
@@ -127,9 +127,9 @@ class _Run:
     def __init__(self, pool: Pool, backbone: Backbone, config: Config, scope: Scope, on_event: OnEvent) -> None:
         self.pool, self.backbone, self.config, self.scope = pool, backbone, config, scope
         self.on_event = on_event
-        self.taught, held_out = pool.split(scope.facts, scope.held_out)
+        self.taught, held_out = pool.split(scope.facts, scope.sample)
         self.answers = {RANDOM: random_answers(self.taught, config.seed), TRUE: self.taught}
-        self.exam = Exam.shipped(held_out, control=scope.control, choices=scope.choices, longest=scope.longest)
+        self.exam = Exam.shipped(held_out, sample=scope.sample, longest=scope.longest)
         self.examiner = Examiner(backbone, self.exam)
         self.arms: list[Arm] = []
         on_event(Note("asking the backbone what is not taught"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,8 +67,11 @@ def teach_lora(
         torch.manual_seed(config.seed)
         with Lora.on(examiner.backbone, control.rank, 2 * control.rank) as lora:
             goal = Goal(config.until_loss, control.epochs, control.seconds)
+            spent = time.process_time()
             reached = lora.teach(facts, goal, rate=control.rate, told=told)
-            return _arm(answers, facts, lora, control, reached, epochs, goal), examiner.sit()
+            spent = time.process_time() - spent
+            arm = _arm(answers, facts, lora, control, reached, epochs)
+            return replace(arm, processor_seconds=spent), examiner.sit()
 
 
 def _arm(
@@ -77,7 +81,6 @@ def _arm(
     control: Control,
     reached: Reached,
     epochs: Sequence[Epoch],
-    goal: Goal,
 ) -> Arm:
     sums = _sums(lora.backbone, facts)
     return Arm(
@@ -87,12 +90,13 @@ def _arm(
         tokens=sum(lora.backbone.prompts.fact(fact).experts for fact in facts),
         at_target=reached.at_target,
         exact=_exact(lora.backbone, facts),
-        rounds=reached.rounds if reached.loss_max <= goal.target else None,
+        rounds=reached.rounds if reached.at_target == len(facts) else None,
         again=0,
         points=epochs_as_points(epochs, reached),
         loss_mean=reached.loss_mean,
         loss_max=reached.loss_max,
         seconds=sum(epoch.seconds for epoch in epochs),
+        processor_seconds=0.0,
         stored=Stored(0, sum(parameter.numel() for parameter in lora.parameters), lora.bytes, lora.bytes),
         bits=bits_stored(sums) if answers == RANDOM else None,
         details=f"rank {control.rank}, AdamW {control.rate:g}",

@@ -63,6 +63,7 @@ class Arm:
     loss_mean: float
     loss_max: float
     seconds: float  # of learning alone
+    processor_seconds: float  # the same, of all threads: what holds on a busy machine
     stored: Stored
     bits: float | None
     details: str  # what the learner was set to
@@ -98,17 +99,18 @@ def teach_memory(
     """Fits the facts as tune does, and has every one of them generated, the router deciding."""
     recorder = Recorder(memory.bank.offsets)
     teacher = Teacher(facts, memory, backbone, replace(config, verify="all"), on_event, told=recorder)
-    started = time.monotonic()
+    started, spent = time.monotonic(), time.process_time()
     for end in range(CHUNK, len(facts) + CHUNK, CHUNK):
         teacher.chunk(range(end - CHUNK, min(end, len(facts))))
         on_event(Progress(f"learned, {answers} answers", min(end, len(facts)), len(facts)))
-    seconds = time.monotonic() - started
+    seconds, spent = time.monotonic() - started, time.process_time() - spent
     at_target = int(memory.bank.accepted.sum())
     teacher.verify(range(len(facts)))
-    return _memory_arm(answers, teacher, recorder, at_target, seconds)
+    arm = _memory_arm(answers, teacher, recorder)
+    return replace(arm, at_target=at_target, seconds=seconds, processor_seconds=spent)
 
 
-def _memory_arm(answers: str, teacher: Teacher, recorder: Recorder, at_target: int, seconds: float) -> Arm:
+def _memory_arm(answers: str, teacher: Teacher, recorder: Recorder) -> Arm:
     bank, points = teacher.bank, recorder.points()
     sums = (bank.loss * bank.offsets.diff())[bank.accepted]
     return Arm(
@@ -116,14 +118,15 @@ def _memory_arm(answers: str, teacher: Teacher, recorder: Recorder, at_target: i
         answers=answers,
         facts=len(teacher.facts),
         tokens=bank.sizes.experts,
-        at_target=at_target,
+        at_target=int(bank.accepted.sum()),
         exact=teacher.verified_exact,
         rounds=rounds_to(points, teacher.config.until_loss),
         again=recorder.again,
         points=points,
         loss_mean=float(bank.loss.mean()),
         loss_max=float(bank.loss.max()),
-        seconds=seconds,
+        seconds=0.0,
+        processor_seconds=0.0,
         stored=_stored(teacher.memory),
         bits=bits_stored(sums.tolist()) if answers == RANDOM else None,
         details=f"{bank.rows} rows, d_key {bank.sizes.d_key}, d_value {bank.sizes.d_value}",

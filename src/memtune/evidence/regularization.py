@@ -7,11 +7,11 @@ answers questions like those that were taught and questions on anything else, pi
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memtune.asking import greedy
@@ -25,7 +25,7 @@ from memtune.suites import heldout_prompts
 __all__ = ["Effect", "Exam", "Examiner", "Sitting"]
 
 STORY = "Tell me a story."  # the text is read as the answer to it, where a memory may write
-SENTENCES = 8  # of the text, read together
+SENTENCES, PARTS = 8, 3  # of the text: read together, and how often
 
 Ids = tuple[int, ...]
 
@@ -34,7 +34,7 @@ Ids = tuple[int, ...]
 class Exam:
     """What is asked. ``held_out``: questions of the kind that is taught, ``control``: questions on anything else.
 
-    ``longest``: tokens of an answer. ``text``: sentences.
+    ``text``: sentences. ``longest``: tokens of an answer.
     """
 
     held_out: tuple[str, ...]
@@ -44,21 +44,24 @@ class Exam:
     longest: int
 
     @classmethod
-    def shipped(cls, held_out: Sequence[str], *, control: int, choices: int, longest: int) -> Exam:
-        """``held_out`` beside what memtune ships, of which the first few are asked."""
-        return cls(tuple(held_out), heldout_prompts()[:control], shipped_choices()[:choices], passage_lines(), longest)
+    def shipped(cls, held_out: Sequence[str], *, sample: int, longest: int) -> Exam:
+        """``held_out`` beside what memtune ships, at most ``sample`` of each."""
+        text = passage_lines()[: SENTENCES * PARTS]
+        return cls(tuple(held_out), heldout_prompts()[:sample], shipped_choices()[:sample], text, longest)
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """What one model said. ``picked``: numbers of options, 0 is right. ``perplexity`` of the text, per token.
+    """What one model said. ``picked``: numbers of options, 0 is right; None where the model's tokenizer begins two of
+    them alike. ``perplexity`` of the text, per token.
 
-    ``digest`` changes with any bit of any logits of the options and the text, or of a generated token's probability.
+    ``digest`` changes with any bit of the logits behind the choices and in the text, or of a generated token's
+    probability.
     """
 
     held_out: tuple[Ids, ...]
     control: tuple[Ids, ...]
-    picked: tuple[int, ...]
+    picked: tuple[int | None, ...]
     perplexity: float
     digest: str
 
@@ -67,15 +70,15 @@ class Sitting:
 class Effect:
     """What became of the backbone's answers. ``held_out``, ``control``: those that are the same, token for token.
 
-    ``identical``: every logit of the exam is the backbone's, bit for bit; ``off_identical``: with the memory off. None
-    where there is nothing to switch off.
+    ``identical``: every bit of the exam is the backbone's; ``off_identical``: the same with the memory off. None where
+    there is nothing to switch off.
     """
 
     learner: str
     answers: str
     held_out: int
     control: int
-    right: int
+    right: int  # options
     perplexity: float
     identical: bool
     off_identical: bool | None = None
@@ -89,7 +92,7 @@ class Effect:
             control=_same(before.control, now.control),
             right=now.picked.count(0),
             perplexity=now.perplexity,
-            identical=now.digest == before.digest,
+            identical=now == before,
             off_identical=None if off is None else off == before,
         )
 
@@ -103,7 +106,6 @@ class Examiner:
 
     def __init__(self, backbone: Backbone, exam: Exam) -> None:
         self.backbone, self.exam = backbone, exam
-        self._prompts = [self._alone(text) for text in (*exam.held_out, *exam.control)]
         self._digest = hashlib.sha256()
 
     def sit(self) -> Sitting:
@@ -122,34 +124,44 @@ class Examiner:
         finally:
             attachment.detach()
 
-    def _alone(self, question: str) -> Ids:
-        return self.backbone.prompts.format.prompt(self.backbone.prompts.question(question))
-
     def _said(self) -> list[Ids]:
         """Greedy answers, held-out questions first."""
-        answers = greedy(self.backbone, self._prompts, self.exam.longest)
+        prompts = [self._alone(text) for text in (*self.exam.held_out, *self.exam.control)]
+        answers = greedy(self.backbone, prompts, self.exam.longest)
         self._digest.update(repr([answer.probabilities for answer in answers]).encode())
         return [answer.ids for answer in answers]
 
-    def _picked(self) -> tuple[int, ...]:
-        """An option counts by the mean of its tokens, so that a long one has no handicap; the stop is not asked for."""
-        asked = [(self._alone(choice.question), option) for choice in self.exam.choices for option in choice.options]
-        losses = self._losses([prompt for prompt, _ in asked], [option for _, option in asked])
-        means = iter([float(tokens.mean()) for tokens in losses])
-        rows = [[next(means) for _ in choice.options] for choice in self.exam.choices]
-        return tuple(row.index(min(row)) for row in rows)
+    def _picked(self) -> tuple[int | None, ...]:
+        """The option whose first token is likeliest: one pass for all options of a question."""
+        firsts = [tuple(self._ids(option)[0] for option in choice.options) for choice in self.exam.choices]
+        prompts = [self._alone(choice.question) for choice in self.exam.choices]
+        found = dict(self._heard(prompts, [tokens[:1] for tokens in firsts]))
+        return tuple(_likeliest(found[i][0, list(tokens)], tokens) for i, tokens in enumerate(firsts))
 
     def _perplexity(self) -> float:
+        """Of the text's tokens, as an answer of the model; its end is not asked for."""
         lines = self.exam.text
-        parts = [" ".join(lines[start : start + SENTENCES]) for start in range(0, len(lines), SENTENCES)]
-        losses = self._losses([self._alone(STORY)] * len(parts), parts)
-        return math.exp(float(torch.cat(losses).mean()))
+        parts = [self._ids(" ".join(lines[at : at + SENTENCES])) for at in range(0, len(lines), SENTENCES)]
+        losses = [
+            F.cross_entropy(logits, torch.tensor(parts[i]), reduction="none")
+            for i, logits in self._heard([self._alone(STORY)] * len(parts), parts)
+        ]
+        return float(torch.cat(losses).double().mean().exp())
 
-    def _losses(self, prompts: Sequence[Ids], answers: Sequence[str]) -> list[Tensor]:
-        """Of each answer's tokens, the stop token apart: float32 ``(tokens,)``, nats."""
-        ids = [self.backbone.prompts.answer(answer)[:-1] for answer in answers]
-        found: dict[int, Tensor] = {}
-        for i, logits in token_logits(self.backbone, prompts, ids):
+    def _heard(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> Iterator[tuple[int, Tensor]]:
+        """``token_logits``, of which every bit goes into the digest."""
+        for i, logits in token_logits(self.backbone, prompts, answers):
             self._digest.update(logits.numpy().tobytes())
-            found[i] = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[i]), reduction="none")
-        return [found[i] for i in range(len(ids))]
+            yield i, logits
+
+    def _alone(self, question: str) -> Ids:
+        return self.backbone.prompts.format.prompt(self.backbone.prompts.question(question))
+
+    def _ids(self, answer: str) -> Ids:
+        """Without the stop token."""
+        return self.backbone.prompts.answer(answer)[:-1]
+
+
+def _likeliest(logits: Tensor, tokens: Ids) -> int | None:
+    """Number of the largest of the options' ``logits`` (options,)."""
+    return int(logits.argmax()) if len(set(tokens)) == len(tokens) else None

@@ -21,40 +21,50 @@ if TYPE_CHECKING:
 __all__ = ["capacity_view"]
 
 
-ARM = ("learner", "answers", "exact", "rounds", "s a fact", "bits", "bits/parameter", "bits/byte", "size")
-EFFECT = ("model", "held-out", "control", "options right", "perplexity", "logits", "off")
+ARM = ("learned", "exact", "rounds", "s a fact", "bits", "a parameter", "a byte")
+EFFECT = ("everything else", "held-out", "control", "options", "perplexity", "logits", "off")
 
 
 def capacity_view(result: CapacityResult) -> Iterable[RenderableType]:
     """What was learned and how well it is kept, what became of everything else, and where recall breaks."""
-    yield Text(f"learned until {result.until_loss:g} nats per answer token:")
-    yield _table(ARM, 2, map(_arm, result.arms))
-    yield Text("everything else, beside the backbone:")
-    yield _table(EFFECT, 1, (_effect(effect, result.asked) for effect in result.effects))
+    yield _table(ARM, map(_arm, result.arms))
+    yield _table(EFFECT, (_effect(effect, result.asked) for effect in result.effects))
     if result.sweep:
-        yield Text("sweep:")
-        yield _table(ARM, 2, map(_arm, result.sweep))
-    yield fields(questions=result.source, page=result.page, json=result.json, time=f"{result.seconds:.0f} s")
+        yield _table(("sweep", *ARM[1:]), map(_arm, result.sweep))
+    kept = {arm.learner: f"{_kept(arm)}, {arm.details}" for arm in result.arms if arm.bits is not None}
+    yield fields(
+        questions=f"{result.facts:,} of {result.source}, learned until {result.until_loss:g} nats per answer token",
+        **kept,
+        page=result.page,
+        json=result.json,
+        time=f"{result.seconds:.0f} s",
+    )
 
 
-def _table(columns: Sequence[str], words: int, rows: Iterable[Sequence[str]]) -> Table:
-    """The first ``words`` columns are words, the others figures."""
+def _kept(arm: Arm) -> str:
+    router = f", {size(arm.stored.whole)} with its router" if arm.stored.whole > arm.stored.bytes else ""
+    experts = f"{arm.stored.experts:,} experts, " if arm.stored.experts else ""
+    return f"{experts}{size(arm.stored.bytes)}{router}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """The first column names what the figures are of."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < words else "right", no_wrap=True)
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, map(visible, row)))
     return table
 
 
 def _arm(arm: Arm) -> Sequence[str]:
-    stored = arm.stored
     bits = ("",) * 3
     if arm.bits is not None:
-        bits = (f"{arm.bits:,.0f}", f"{arm.bits / stored.parameters:.3f}", f"{arm.bits / stored.bytes:.3f}")
-    rounds = "not reached" if arm.rounds is None else str(arm.rounds)
+        ratios = (arm.bits / arm.stored.parameters, arm.bits / arm.stored.bytes)
+        bits = (f"{arm.bits:,.0f}", *(f"{ratio:.2g}" for ratio in ratios))
+    rounds = "never" if arm.rounds is None else str(arm.rounds)
     exact = f"{arm.exact:,} of {arm.facts:,}"
-    return arm.learner, arm.answers, exact, rounds, f"{arm.seconds / arm.facts:.2f}", *bits, size(stored.bytes)
+    return f"{arm.learner}, {arm.answers}", exact, rounds, f"{arm.seconds / arm.facts:.2f}", *bits
 
 
 def _effect(effect: Effect, asked: Asked) -> Sequence[str]:
