@@ -182,15 +182,15 @@ class TestWhereTheQuestionsComeFrom:
         assert facts[0].id == "fact-0" and len(facts) == 100
 
 
-def test_a_project_is_read_and_not_written_to(tuned, config, tmp_path, own):
+def test_a_project_is_read_and_not_written_to_and_tells_the_same(tuned, config, tmp_path, own, result):
+    """It holds the facts of the file: with the same seed everything is the same but the time it took."""
     before = {path: path.read_bytes() for path in sorted(tuned.iterdir())}
-    scope = replace(SCOPE, facts=2, sample=1, most=None)
-    result = capacity(None, tuned, config, scope=scope, out=tmp_path / "out", backbone=own)
+    found = capacity(None, tuned, config, scope=replace(SCOPE, most=None), out=tmp_path / "out", backbone=own)
     assert {path: path.read_bytes() for path in sorted(tuned.iterdir())} == before
-    assert result.source == str(tuned) and result.sweep == ()
-    again = capacity(None, tuned, config, scope=scope, out=tmp_path / "again", backbone=own)
-    timeless = [[replace(arm, seconds=0, processor_seconds=0) for arm in one.arms] for one in (result, again)]
-    assert timeless[0] == timeless[1] and result.effects == again.effects
+    assert found.source == str(tuned) and found.sweep == ()
+    timeless = [[replace(arm, seconds=0, processor_seconds=0) for arm in one.arms[:2]] for one in (found, result)]
+    assert timeless[0] == timeless[1]
+    assert found.effects == result.effects[:3]
 
 
 class TestWhatIsMissed:
@@ -309,7 +309,7 @@ def test_a_file_in_place_of_the_directory_is_refused_before_anything_runs(tmp_pa
 
 def test_a_file_with_problems_is_refused_before_anything_is_learned(tmp_path, config, own):
     (tmp_path / "facts.jsonl").write_text('{"question": "Who?"}\n')
-    with pytest.raises(DataError, match="facts.jsonl:1"):
+    with pytest.raises(DataError, match=r"facts\.jsonl:1"):
         capacity(tmp_path / "facts.jsonl", None, config, out=tmp_path / "out", backbone=own)
     assert not (tmp_path / "out").exists()
 
