@@ -12,11 +12,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from rich.console import Console
+
+from memtune.ui import capacity_view
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+<<<<<<< HEAD
 DOCS = ROOT / "docs"
 PAGES = (
     ROOT / "README.md",
@@ -25,6 +32,11 @@ PAGES = (
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
 )
+=======
+INTEGRATIONS = ROOT / "docs" / "integrations"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", INTEGRATIONS / "vllm.md", INTEGRATIONS / "quantised.md")
+PAGES += tuple(sorted((ROOT / "docs" / "evidence").glob("*.md")))
+>>>>>>> b1af903 (Capacity: the page in docs)
 MIB, GIB = 2**20, 2**30
 
 
@@ -330,8 +342,38 @@ def shards(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", note])
 
 
+def capacity(result: Result) -> str:
+    """What the command said at the end of its run."""
+    found = json.loads(json.dumps(result), object_hook=lambda entries: SimpleNamespace(**entries))
+    console = Console(file=StringIO(), width=80, color_system=None, legacy_windows=False)
+    for part in capacity_view(found):
+        console.print(part)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def capacity_cost(result: Result) -> str:
+    """What each learner took and keeps, for either set of answers."""
+    titles = ("learner, answers", "answer tokens", "processor seconds a fact", "loss, worst fact", "fitted", "in all")
+    rows = [
+        (
+            f"{arm['learner']}, {arm['answers']}",
+            f"{arm['tokens']:,}",
+            f"{arm['processor_seconds'] / arm['facts']:.2f}",
+            f"{arm['loss_max']:.2g}",
+            f"{arm['stored']['parameters']:,} parameters, {size(arm['stored']['bytes'])}",
+            size(arm["stored"]["whole"]),
+        )
+        for arm in result["arms"]
+    ]
+    what = f"{result['model']}, {result['facts']} facts, torch {result['versions']['torch']}, seed {result['seed']}."
+    return "\n".join([*table(titles, rows), "", what])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
+    "capacity": ("capacity/capacity.json", capacity),
+    "capacity, cost": ("capacity/capacity.json", capacity_cost),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),

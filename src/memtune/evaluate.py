@@ -15,13 +15,22 @@ from memtune.backbone import Backbone
 from memtune.bench import Bench, Told
 from memtune.conditions import CONDITIONS, Condition, Surroundings
 from memtune.config import Config
-from memtune.errors import ConfigError
 from memtune.events import Note, OnEvent, Progress, ignore
 from memtune.facts import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.report import EvalResult, Floors, InputFile, Scope, floors_of, promises_of, versions, write_report
+from memtune.report import (
+    EvalResult,
+    Floors,
+    InputFile,
+    Scope,
+    check_out,
+    floors_of,
+    promises_of,
+    versions,
+    write_report,
+)
 from memtune.store import backbone_of, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
 
@@ -63,8 +72,7 @@ def evaluate(
     model = project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
     out = out or project_dir
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is no directory", hint="--out takes a directory for eval.json and eval.html")
+    check_out(out, "eval.json and eval.html")
     backbone = backbone_of(project, backbone, on_event)
     memory, facts = load_memory(project), load_facts(project)
     given = suites_of_files(files, facts, backbone.prompts)

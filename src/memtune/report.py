@@ -26,6 +26,7 @@ __all__ = [
     "Promise",
     "Scope",
     "as_json",
+    "check_out",
     "floors_of",
     "promises_of",
     "versions",
@@ -193,6 +194,12 @@ def write_report(result: EvalResult, out: Path) -> None:
 
 def as_json(record: Mapping[str, Any]) -> str:
     return json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n"
+
+
+def check_out(out: Path, files: str) -> None:
+    """Before anything is measured. Raises ConfigError where ``files`` cannot be written."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is no directory", hint=f"--out takes a directory for {files}")
 
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ from memtune.facts import read_facts
 from memtune.making import made_memory, with_answers
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.report import versions
+from memtune.report import check_out, versions
 from memtune.store import backbone_of, load_facts, load_memory
 
 __all__ = ["CapacityResult", "Control", "Scope", "capacity"]
@@ -74,8 +74,7 @@ def capacity(
     is measured. Raises DataError (every problem of the file at once), ConfigError, ModelError, ProjectError.
     """
     started, scope = time.monotonic(), scope or Scope()
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is no directory", hint="--out takes a directory for capacity.html and capacity.json")
+    check_out(out, "capacity.html and capacity.json")
     source, facts, config, backbone = _source(path, project_dir, config, on_event, backbone)
     run = _Run(Pool(facts, config.seed), backbone, config, scope, on_event)
     run.memory()
