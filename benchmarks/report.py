@@ -23,7 +23,6 @@ from memtune.ui import capacity_view
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-<<<<<<< HEAD
 DOCS = ROOT / "docs"
 PAGES = (
     ROOT / "README.md",
@@ -32,11 +31,7 @@ PAGES = (
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
 )
-=======
-INTEGRATIONS = ROOT / "docs" / "integrations"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", INTEGRATIONS / "vllm.md", INTEGRATIONS / "quantised.md")
-PAGES += tuple(sorted((ROOT / "docs" / "evidence").glob("*.md")))
->>>>>>> b1af903 (Capacity: the page in docs)
+PAGES += tuple(sorted((DOCS / "evidence").glob("*.md")))
 MIB, GIB = 2**20, 2**30
 
 
