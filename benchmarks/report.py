@@ -347,6 +347,17 @@ def capacity(result: Result) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
+def capacity_curves(result: Result) -> str:
+    """The plots that the command wrote beside the figures, one for each learner."""
+    figures = {"memory": ("The memory, the paper's Figure 5:", "steps"), "LoRA": ("LoRA, its Figure 1:", "epochs")}
+    parts = []
+    for learner in dict.fromkeys(arm["learner"] for arm in result["arms"]):
+        title, rounds = figures[learner]
+        place = f"../../benchmarks/results/capacity/{learner.lower()}.svg"
+        parts.append(f"{title}\n\n![Loss over {rounds}, random and true answers]({place})")
+    return "\n\n".join(parts)
+
+
 def capacity_cost(result: Result) -> str:
     """What each learner took and keeps, for either set of answers."""
     titles = ("learner, answers", "answer tokens", "processor seconds a fact", "loss, worst fact", "fitted", "in all")
@@ -369,6 +380,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "at the logits": ("at_logits.json", at_logits),
     "capacity": ("capacity/capacity.json", capacity),
     "capacity, cost": ("capacity/capacity.json", capacity_cost),
+    "capacity, curves": ("capacity/capacity.json", capacity_curves),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),

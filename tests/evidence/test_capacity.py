@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import runpy
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny import FACTS, write_facts
 from typer.testing import CliRunner
 
@@ -20,8 +24,10 @@ from memtune.evidence.capacity import Control, Scope, capacity
 from memtune.evidence.capacity_page import render
 from memtune.evidence.capacity_report import Asked, missed_of
 from memtune.evidence.randomization import BITS
+from memtune.ui import capacity_view
 
 SCOPE = Scope(facts=5, sample=3, longest=4, most=7)
+REPORT = Path(__file__).parents[2] / "benchmarks" / "report.py"
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -142,6 +148,16 @@ class TestTheFiles:
         page = render(record | {"arms": arms, "sweep": []})
         assert page.count("<svg") == 1 and "Sweep" not in page
 
+    def test_the_docs_say_what_the_command_says(self, record, result):
+        report = runpy.run_path(str(REPORT))
+        console = Console(file=io.StringIO(), width=80)
+        for part in capacity_view(result):
+            console.print(part)
+        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        assert report["capacity"](record).splitlines() == ["```text", *lines, "```"]
+        assert report["capacity_cost"](record).count("| memory, ") == 2
+        assert report["capacity_curves"](record).count(".svg)") == 2
+
     def test_what_was_missed_and_what_a_file_is_called_are_text(self, record):
         page = render(record | {"missed": [HOSTILE], "source": HOSTILE, "model": HOSTILE})
         assert HOSTILE not in page and page.count("&lt;script&gt;") >= 4
@@ -259,6 +275,11 @@ class TestTheCommand:
         for text in ("memory, random", "5 of 5", "LoRA, true", "never", "identical", "sweep"):
             assert text in shown.stderr
         assert max(map(len, shown.stderr.splitlines()[:12])) <= 80
+
+    def test_its_help_has_the_shared_options_and_an_example(self, called):
+        shown = called["call"]("--help")["shown"]
+        for text in ("--project DIR", "MEMTUNE_PROJECT", "--config FILE", "--json", "-q, --quiet", "Examples:"):
+            assert text in shown.stdout
 
     def test_3_what_was_missed_is_said(self, called, result):
         called["result"] = replace(result, missed=("the memory of random answers says 4 of 5 exactly",))

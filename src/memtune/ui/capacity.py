@@ -58,7 +58,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def _arm(arm: Arm) -> Sequence[str]:
-    bits = ("",) * 3
+    bits: Sequence[str] = ("",) * 3
     if arm.bits is not None:
         ratios = (arm.bits / arm.stored.parameters, arm.bits / arm.stored.bytes)
         bits = (f"{arm.bits:,.0f}", *(f"{ratio:.2g}" for ratio in ratios))
