@@ -337,7 +337,7 @@ def test_a_file_with_problems_is_refused_before_anything_is_learned(tmp_path, co
 
 @pytest.mark.real
 def test_on_the_real_checkpoint(smollm2, run_python, tmp_path):
-    """Eight questions: both sets of answers to the last character, and not a bit of anything else."""
+    """Eight questions: both sets of answers to the last character, and nothing else changed."""
     run_python(
         """
         import sys
@@ -355,5 +355,7 @@ def test_on_the_real_checkpoint(smollm2, run_python, tmp_path):
     assert (random["exact"], true["exact"]) == (8, 8)
     assert random["bits"] == pytest.approx(8 * BITS, rel=1e-3)
     assert random["points"][0]["mean"] > 3 > 0.01 > random["points"][-1]["worst"]
-    assert [effect["identical"] for effect in found["effects"]] == [True] * 3
-    assert found["effects"][0]["right"] >= 5
+    base, *others = found["effects"]
+    assert [effect["off_identical"] for effect in others] == [True, True]
+    assert [effect["control"] for effect in others] == [8, 8]
+    assert [effect["perplexity"] for effect in others] == [base["perplexity"]] * 2

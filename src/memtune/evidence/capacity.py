@@ -38,9 +38,8 @@ SYNTHETIC = "synthetic questions"
 class Scope:
     """How much is learned and asked. ``sample``: questions of a kind at most, ``longest``: tokens of an answer.
 
-    ``most``: facts of the sweep at most, None: no sweep.
-
-    ``max_drop``: the share of control answers that may change, and of options by which accuracy may drop.
+    ``most``: facts of the sweep at most, None: no sweep. ``max_drop``: the share of control answers that
+    may change, and of options by which accuracy may drop.
     """
 
     facts: int = 32
