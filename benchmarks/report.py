@@ -28,10 +28,11 @@ PAGES = (
     ROOT / "README.md",
     DOCS / "benchmarks.md",
     DOCS / "reliability.md",
+    DOCS / "integrations" / "backbones.md",
     DOCS / "integrations" / "vllm.md",
     DOCS / "integrations" / "quantised.md",
+    *sorted((DOCS / "evidence").glob("*.md")),
 )
-PAGES += tuple(sorted((DOCS / "evidence").glob("*.md")))
 MIB, GIB = 2**20, 2**30
 
 
@@ -129,6 +130,33 @@ def side_by_side_row(name: str, method: dict[str, Any], facts: int) -> tuple[str
         size(method["bytes_per_fact"]),
         f"{method['extra_tokens_per_question']:.0f}",
     )
+
+
+def changes(result: Result) -> str:
+    """One row for each size of memory."""
+    titles = (
+        "facts",
+        "ingest and tune",
+        "add one",
+        "update one",
+        "forget one",
+        "others untouched",
+        "peak memory",
+        "project",
+    )
+    rows = [
+        (
+            f"{row['facts']:,}",
+            f"{row['ingest_seconds'] + row['tune_seconds']:,.0f} s",
+            *(f"{row[f'{verb}_seconds']:.2f} s" for verb in ("add", "update", "forget")),
+            f"{row['update_untouched']:,}",
+            size(max(row[f"{verb}_peak_bytes"] for verb in ("add", "update", "forget"))),
+            size(row["project_bytes"]),
+        )
+        for row in result["sizes"]
+    ]
+    note = f"A tiny backbone, {result['on']['threads']} threads, measured at {result['on']['commit']}."
+    return "\n".join([*table(titles, rows), "", note])
 
 
 def server_load(result: Result) -> str:
@@ -376,22 +404,99 @@ def capacity_cost(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", what])
 
 
+def scored(result: Result) -> str:
+    """The same questions with the memory on and off."""
+    names = {"memory_on": "on", "memory_off": "off: the backbone alone"}
+    kinds = ("supported", "contradicted", "no_evidence")
+    rows = [
+        (name, *(str(result[key][kind]) for kind in kinds), *(f"{result[key][m]:.3f}" for m in ("precision", "f1")))
+        for key, name in names.items()
+    ]
+    asked, on = result["memory_on"]["answers"], result["on"]
+    note = (
+        f"{asked} questions, each answer's own K, answers of at most {result['command']['longest']} tokens without the "
+    )
+    note += f"memory; torch {on['torch']}, measured at {on['commit']}."
+    return "\n".join(
+        [*table(("memory", "supported", "contradicted", "no evidence", "precision", "F1@K"), rows), "", note]
+    )
+
+
+def statements(result: Result) -> str:
+    """What the rules of score say of statements and of answers, a row for each kind of them."""
+    fresh, said, answers = result["held_out"]["verdicts"], result["statements"]["verdicts"], result["answers"]
+    found = (
+        ("**a fact said right, written when the rules were done**", fresh["true"]),
+        ("**a fact said wrong, written when the rules were done**", fresh["false"]),
+        ("a fact said right, in a sentence", said["true"]),
+        ("a fact said wrong, in a sentence", said["false"]),
+        ("the right answer, behind a wording that is stored nowhere", answers["right"]),
+        ("the answer of the next fact of the file, behind such a wording", answers["of_another_fact"]),
+        ("a stored answer, behind a question that no fact answers", answers["near_miss"]),
+    )
+    kinds = ("supported", "contradicted", "no evidence")
+    rows = [(name, str(sum(counts.values())), *(str(counts[kind]) for kind in kinds)) for name, counts in found]
+    note = (
+        f"{result['facts']} facts, {result['milliseconds_per_statement']:.2f} ms of one core for a statement, measured "
+    )
+    note += f"at {result['on']['commit']}."
+    return "\n".join([*table(("said", "asked", *kinds), rows), "", note])
+
+
+def guard(*results: Result) -> str:
+    """What each guard objected to before and after, and the model calls that it took."""
+    titles = (
+        "guard",
+        "questions",
+        "objected to",
+        "still",
+        "rewinds",
+        "model calls, plain",
+        "guarded",
+        "times",
+        "CPU s",
+    )
+    rows = [
+        (
+            f"{result['command']['guard']}, {result['command']['questions']}, memory {result['command']['memory']}",
+            str(len(result["answers"])),
+            *(str(result[kind]) for kind in ("objected", "objected_after", "rewound", "plain_calls", "calls")),
+            f"{result['calls'] / result['plain_calls']:.1f}",
+            f"{sum(one['processor_seconds'] for one in result['answers']):.1f}",
+        )
+        for result in results
+    ]
+    limits = {r["command"]["guard"]: f"{r['command']['tries']} and {r['command']['new_tries']}" for r in results}
+    tries = "; ".join(f"{name} {numbers}" for name, numbers in limits.items())
+    first, commits = results[0], sorted({result["on"]["commit"] for result in results})
+    note = (
+        f"{first['command']['model']}, answers of {first['command']['longest']} tokens at most, one thread; CPU time "
+        f"with calibration; tries for the first set and later ones: {tries}. Measured at {', '.join(commits)}."
+    )
+    return "\n".join([*table(titles, rows), "", note])
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
     "capacity": ("capacity/capacity.json", capacity),
     "capacity, cost": ("capacity/capacity.json", capacity_cost),
     "capacity, curves": ("capacity/capacity.json", capacity_curves),
+    "changes": ("changes.json", changes),
+    "guard": ("guard_*.json", guard),
     "growth": ("growth.json", growth),
     "growth, tiny": ("growth_tiny.json", growth_tiny),
     "main job": ("main_job.json", main_job),
+    "main job, gemma 3": ("main_job_gemma3.json", main_job),
     "lora race": ("lora_race.json", lora_race),
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
     "routing": ("routing.json", routing),
     "server load": ("server_load.json", server_load),
+    "score": ("score.json", scored),
     "shards": ("shards.json", shards),
     "side by side": ("side_by_side.json", side_by_side),
+    "statements": ("statements.json", statements),
     "vllm": ("vllm_server.json", vllm_server),
     "wordings": ("wordings.json", wordings),
 }

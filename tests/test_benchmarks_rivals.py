@@ -27,7 +27,7 @@ from rivals.base import Reply, plain_prompts  # noqa: E402
 from rivals.grace import JUST_LESS, Codebook  # noqa: E402
 from rivals.grace import teach as teach_grace  # noqa: E402
 from rivals.locft import late_layer  # noqa: E402
-from rivals.rag import Notes, as_turns, quoted  # noqa: E402
+from rivals.rag import quoted  # noqa: E402
 from rivals.rag import teach as teach_notes  # noqa: E402
 from rivals.training import Upper  # noqa: E402
 
@@ -93,33 +93,17 @@ class TestTraining:
 
 
 class TestRetrieval:
-    def test_finds_the_fact_of_a_question(self):
-        notes = Notes(TAUGHT)
-        for fact in TAUGHT:
-            assert notes.find(fact.question, 1) == [fact]
-
-    def test_finds_it_by_its_words_in_another_order(self):
-        assert Notes(TAUGHT).find("The valve of brass: part number?", 1)[0].id == "valve"
-
-    def test_finds_nothing_where_no_word_is_shared(self):
-        assert Notes(TAUGHT).find("Zyx qwv", 3) == []
-
-    @pytest.mark.parametrize("question", ['"tram" OR (12', "NEAR(tram)", "tram* -valve", "?!", ""])
-    def test_takes_the_marks_of_its_query_language_as_text(self, question):
-        assert all(fact.id in {"tram", "valve"} for fact in Notes(TAUGHT).find(question, 1))
-
-    def test_notes_as_text_hold_question_and_answer_and_as_turns_the_best_stands_last(self):
-        [text] = quoted("Why?", TAUGHT[:2])
-        assert all(fact.question in text["content"] and fact.answer in text["content"] for fact in TAUGHT[:2])
-        turns = [turn["content"] for turn in as_turns("Why?", TAUGHT[:2])]
-        assert turns == [TAUGHT[1].question, TAUGHT[1].answer, TAUGHT[0].question, TAUGHT[0].answer, "Why?"]
+    def test_notes_as_text_hold_question_and_answer(self):
+        [turn] = quoted("Why?", TAUGHT[:2])
+        assert turn["role"] == "user" and turn["content"].startswith("Why?")
+        assert all(fact.question in turn["content"] and fact.answer in turn["content"] for fact in TAUGHT[:2])
 
     def test_counts_the_tokens_that_the_notes_take_and_none_without_notes(self, backbone):
         rival = teach_notes(backbone, TAUGHT, Goal(), count=1)
         asked, strange = TAUGHT[0].question, "Zyx qwv"
         with_note, without = rival.ask([asked, strange], 4)
         [plain] = plain_prompts(backbone, [asked])
-        whole = backbone.prompts.render(quoted(asked, [TAUGHT[0]]))
+        whole = backbone.prompts.render(list(quoted(asked, [TAUGHT[0]])))
         assert (with_note.extra_tokens, with_note.used) == (len(whole) - len(plain), ("lighthouse",))
         assert (without.extra_tokens, without.used) == (0, ())
 

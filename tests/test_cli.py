@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from memtune import __version__
+from memtune.baseline import Baseline
 from memtune.cli import app, main
 from memtune.config import Config
 from memtune.errors import DataError, ModelError, ProjectError
 from memtune.evaluate import Scope
 from memtune.events import Learned, Note
+from memtune.evidence.guard import GuardResult, Rewind, Tree
+from memtune.evidence.meter import Spent
+from memtune.evidence.rewind import Judgement
 from memtune.export import ExportResult
 from memtune.ingest import Confusable, IngestResult
 from memtune.measures import Failure, Measure, Outcome
@@ -418,6 +422,67 @@ def test_json_of_a_probed_file_is_one_object_a_line(calls: Verbs) -> None:
     assert calls["probe"][0][0] == ["one", "two"]
 
 
+def guarded(**changes: Any) -> GuardResult:
+    bad, good = Judgement(-1.0, f"contradicted by f-1: {HOSTILE}", "f-1"), Judgement(1.0, "supported by f-1", "f-1")
+    rewinds = tuple(Rewind("It is" if n else "", f"{n} {HOSTILE}", -1.0, bad.why) for n in range(25))
+    tree, cost, plain = Tree(24, 3, 2, 40, 5, 1), Spent(120, 3456, 9.0), Spent(20, 60, 2.0)
+    found = GuardResult("q?", "The answer.", "store", good, "Wrong.", bad, None, rewinds, tree, cost, plain, 4.5)
+    return replace(found, **changes)
+
+
+@pytest.fixture
+def guards(monkeypatch: pytest.MonkeyPatch) -> Verbs:
+    """What the guard finds, and how it was called."""
+    found: Verbs = {"results": [guarded()]}
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found["guard"] = (args, kwargs)
+        return iter(found["results"])
+
+    monkeypatch.setattr("memtune.evidence.guard.guard", call)
+    return found
+
+
+def test_a_guarded_answer_is_the_output_and_its_rewinds_are_listed(guards: Verbs, calls: Verbs) -> None:
+    result = run("probe", "q?", "--guard", "store")
+    assert (result.exit_code, result.stdout) == (0, "The answer.\n")
+    assert guards["guard"][0] == (["q?"], Path(".memtune"), "store")
+    assert "probe" not in calls
+    shown = " ".join(result.stderr.split())
+    assert "25 rewinds" in shown and "and 5 more" in shown
+    assert "120 model calls, 3,456 tokens, 9.0 s: 4.5 times the plain answer" in shown
+    assert "tries 24; token sets 3, fixed early 2; nodes 40; scores shared 5; children added 1" in shown
+    assert HOSTILE not in result.stderr
+
+
+def test_what_the_guard_did_not_touch_is_shown_without_a_tree(guards: Verbs) -> None:
+    guards["results"] = [guarded(rewinds=(), tree=None)]
+    shown = run("probe", "q?", "--guard", "store").stderr
+    assert "rewinds" not in shown and "tree" not in shown
+
+
+def test_json_of_a_guarded_answer_holds_every_rewind(guards: Verbs) -> None:
+    result = json.loads(run("probe", "q?", "--guard", "store", "--json").stdout)
+    assert len(result["rewinds"]) == 25
+    assert result["rewinds"][9] == asdict(guarded().rewinds[9])
+    assert (result["met"], result["tree"]["tries"], result["ratio"]) == (True, 24, 4.5)
+
+
+def test_3_an_answer_that_the_guard_still_objects_to(guards: Verbs) -> None:
+    guards["results"] = [guarded(), guarded(judged=guarded().plain_judged)]
+    result = run("probe", "q?", "--guard", "self")
+    assert result.exit_code == 3
+    assert "do not pass the guard" in result.stderr and "contradicted by f-1" in result.stderr
+    written = [json.loads(line) for line in run("probe", "q?", "--guard", "self", "--json").stdout.splitlines()]
+    assert [one["met"] for one in written] == [True, False]
+
+
+def test_2_an_unknown_guard_is_named_before_anything_is_done(calls: Verbs) -> None:
+    result = run("probe", "q?", "--guard", "web")
+    assert result.exit_code == 2
+    assert "guard 'web' is unknown" in result.stderr and "store, likelihood, self" in result.stderr
+
+
 def test_a_failure_amid_a_probed_file_is_the_last_line(calls: Verbs) -> None:
     def breaks() -> Iterator[ProbeResult]:
         yield PROBED
@@ -524,6 +589,7 @@ def test_flags_reach_the_library(calls: Verbs) -> None:
 
 def test_the_options_of_eval_reach_the_library(calls: Verbs) -> None:
     flags = "--paraphrases p --near-miss n --unrelated u --sample 5 --longest 6 --verify all --out o --seed 3"
+    flags += " --baseline rag --notes 2"
     floors = "--min-recall 0.1 --min-exact 0.2 --min-near-miss 0.3 --min-unrelated 0.4"
     assert run("eval", *flags.split(), *floors.split(), "--project", "d").exit_code == 0
     assert calls["eval"][0] == (Path("d"), Config(verify="all", seed=3))
@@ -531,11 +597,12 @@ def test_the_options_of_eval_reach_the_library(calls: Verbs) -> None:
         "files": QuestionFiles(Path("p"), Path("n"), Path("u")),
         "floors": Floors(0.1, 0.2, 0.3, 0.4),
         "scope": Scope(5, 6),
+        "baseline": Baseline("rag", 2),
         "out": Path("o"),
     }
 
 
-@pytest.mark.parametrize("flags", [["--min-recall", "99"], ["--sample", "-1"], ["--longest", "0"]])
+@pytest.mark.parametrize("flags", [["--min-recall", "99"], ["--sample", "-1"], ["--longest", "0"], ["--notes", "0"]])
 def test_2_eval_refuses_impossible_options(flags: list[str], calls: Verbs) -> None:
     result = run("eval", *flags)
     assert result.exit_code == 2

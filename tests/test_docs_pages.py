@@ -11,6 +11,7 @@ from tiny import FACTS, write_facts
 from typer.testing import CliRunner
 
 from memtune.cli import app
+from memtune.fact import Fact, facts_to_jsonl
 from memtune.history import History
 from memtune.project import Project
 from memtune.store import load_facts
@@ -76,6 +77,14 @@ def test_changing(run, done):
     project = Project(done.parent / ".memtune")
     assert [entry.command for entry in History(project).entries[1:]] == ["add", "update", "forget", "add", "rollback"]
     assert len(load_facts(project)) == len(FACTS)
+
+
+def test_score(run):
+    fact = Fact("price", "How much does the Curlew 3 cost?", "£684 excluding VAT.")
+    Path("facts.jsonl").write_text(facts_to_jsonl([fact]), encoding="utf-8")
+    judged, ruled = run("evidence/score.md")
+    assert judged == "supported judge"
+    assert "contradicted" in ruled and "£684 excluding VAT." in ruled
 
 
 def test_quantised(run, load):  # which says where the bundle's code goes

@@ -44,7 +44,7 @@ class Asker:
 
     def ask(self, questions: Sequence[str], *, memory: bool = True, longest: int | None = None) -> list[Answer]:
         """Greedy answers, each question alone in a fresh conversation, batched by length."""
-        limit = longest or max(self._longest_run() + 8, LONGEST_BASE_ANSWER)
+        limit = longest or max(self.longest_run + 8, LONGEST_BASE_ANSWER)
         alone = [[said_by("user", text.strip())] for text in questions]
         return self.converse(alone, [limit] * len(alone), memory=memory)
 
@@ -57,7 +57,9 @@ class Asker:
         finally:
             self.attachment.enabled = True
 
-    def _longest_run(self) -> int:
+    @property
+    def longest_run(self) -> int:
+        """Tokens of the longest stored answer, its stop included."""
         runs = self.memory.bank.offsets.diff()
         return int(runs.max()) if len(runs) else 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from memtune.asking import Asker, said_by
 from memtune.backbone import Backbone
+from memtune.baseline import Baseline, BaselineResult, Rag
 from memtune.bench import Bench, Told
 from memtune.conditions import CONDITIONS, Condition, Surroundings
 from memtune.config import Config
@@ -34,7 +35,7 @@ from memtune.report import (
 from memtune.store import backbone_of, load_facts, load_memory
 from memtune.suites import QuestionFiles, Suite, own_suites, suites_of_files
 
-__all__ = ["EvalResult", "Floors", "QuestionFiles", "Scope", "evaluate"]
+__all__ = ["Baseline", "EvalResult", "Floors", "QuestionFiles", "Scope", "evaluate"]
 
 CHECKED = {"sample": 64, "none": 0, "all": 1 << 40}  # null-route outputs of a measure that are generated nevertheless
 ROBUST_SHARE = 3  # a condition asks a third of the sample: there are many of them
@@ -58,14 +59,15 @@ def evaluate(
     files: QuestionFiles | None = None,
     floors: Floors | None = None,
     scope: Scope | None = None,
+    baseline: Baseline | None = None,
     out: Path | None = None,
     on_event: OnEvent = ignore,
     backbone: Backbone | None = None,
 ) -> EvalResult:
     """Measures the project and writes ``eval.json`` and ``eval.html`` to ``out``, the project directory by default.
 
-    Nothing is written before everything was measured. Raises DataError (every problem of the files), ProjectError,
-    ModelError, ConfigError.
+    ``baseline``: what answers the same questions as well. Nothing is written before everything was measured. Raises
+    DataError (every problem of the files), ProjectError, ModelError, ConfigError.
     """
     files, scope = files or QuestionFiles(), scope or Scope()
     project = Project(project_dir)
@@ -79,6 +81,7 @@ def evaluate(
     run = _Run(backbone, memory, facts, config, scope, on_event)  # hangs the memory on the backbone
     try:
         measures = tuple(run.measures(given))
+        beside = run.beside(measures, baseline or Baseline())
     finally:
         run.bench.asker.attachment.detach()
     ingested = project.need("ingest", "memtune ingest FACTS")
@@ -107,6 +110,7 @@ def evaluate(
         seconds=run.seconds,
         page=str(out / "eval.html"),
         json=str(out / "eval.json"),
+        baseline=beside,
     )
     write_report(result, out)
     return result
@@ -135,6 +139,7 @@ class _Run:
         self.around = Surroundings.of(backbone.prompts, facts, memory.router.reader)
         self.room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
         self.bench = Bench(Asker(backbone, memory), facts, scope.longest)
+        self.asked: dict[str, list[Case]] = {}
         self.notes: list[str] = []
         self.started = time.monotonic()
 
@@ -151,10 +156,18 @@ class _Run:
             if cases:
                 outcomes = self._outcomes(suite, cases)
                 pools[suite.key] = cases, outcomes
+                self.asked[suite.key] = cases
                 yield Measure.of(suite.key, suite.name, suite.group, suite.source, outcomes)
         for key in ("exact", "paraphrase"):
             if key in pools:
                 yield from self._robustness(suites[key], *pools[key])
+
+    def beside(self, measures: Sequence[Measure], baseline: Baseline) -> BaselineResult | None:
+        """The same questions, answered by the baseline; the robustness conditions are memtune's alone."""
+        if baseline.name is None:
+            return None
+        rag = Rag(self.bench.asker, self.facts, baseline, self.scope.longest, self.room)
+        return rag.beside([m for m in measures if m.key in self.asked], self.asked, self._told)
 
     def _unseen(self, suite: Suite) -> list[Case]:
         """Without given paraphrases that are stored already: those measure nothing that is not in another measure."""

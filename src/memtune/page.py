@@ -77,6 +77,30 @@ def _measures(record: Record) -> Iterator[str]:
         yield f'<h3>Left out</h3><ul class="soft">{notes}</ul>'
 
 
+def _baseline(record: Record) -> Iterator[str]:
+    """The same questions, answered by retrieval, and what either costs."""
+    if found := record["baseline"]:
+        yield f"<h2>Beside retrieval ({shown(found['name'])})</h2><p>The untouched backbone with the "
+        yield f"{found['notes']:,} best facts of a full-text search as earlier turns, on the same questions. Seconds "
+        yield f"are of a question, both ways on the same batches. The index takes {found['bytes']:,} bytes.</p>"
+        rows = [
+            [
+                m["name"],
+                m["source"],
+                m["wanted"],
+                f"{m['memtune_share']:.1%}",
+                _share(m, "share"),
+                *("" if m[name] is None else f"{m[name]:.1%}" for name in ("contained", "found")),
+                f"{m['extra_tokens']:,.0f}",
+                f"{m['seconds']:.2f}",
+                f"{m['memtune_seconds']:.2f}",
+            ]
+            for m in found["measures"]
+        ]
+        head = ("measure", "wordings", "wanted", "memtune", "retrieval (95 % interval)", "contained", "fact found")
+        yield table((*head, "extra tokens", "seconds", "seconds, memtune"), rows, numbers=range(3, 10))
+
+
 def _by_distance(record: Record) -> Iterator[str]:
     """Recall of wordings that are not stored, by how far they are from the stored one."""
     points = [
@@ -161,7 +185,7 @@ def _foot(record: Record) -> Iterator[str]:
     yield table(("", ""), rows, numbers=())
 
 
-_SECTIONS = (_head, _verdicts, _measures, _by_distance, _scores, _losses, _failures, _foot)
+_SECTIONS = (_head, _verdicts, _measures, _baseline, _by_distance, _scores, _losses, _failures, _foot)
 
 
 def _share(row: Record, name: str) -> str:

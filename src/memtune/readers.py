@@ -32,7 +32,7 @@ from memtune.located import (
 )
 from memtune.tables import is_table, table_rows
 
-__all__ = ["Document", "read_rows"]
+__all__ = ["Document", "read_rows", "read_text"]
 
 STDIN = "<stdin>"
 ENDINGS = ".jsonl, .json, .csv, .tsv or .yaml"
@@ -86,6 +86,20 @@ def read_rows(path: str | Path, *, text_lines: bool = False) -> Document:
     suffix = path.suffix.lower()
     reader = _text_rows if text_lines and suffix == ".txt" else _READERS.get(suffix, _sniffed_rows)
     return Document(name, reader(text), faults)
+
+
+def read_text(path: str | Path) -> str:
+    """The whole file as one text, whatever its name ends in; ``-`` is standard input. Raises DataError."""
+    path = Path(path)
+    name = STDIN if str(path) == "-" else str(path).encode(errors="backslashreplace").decode()
+    faults: list[LineError] = []
+    try:
+        text = _decode(_read_bytes(path, name), faults)
+    except DataError as error:
+        raise DataError(error.problems, hint="give a file of plain text in UTF-8") from error
+    if faults:
+        raise DataError([fault.at(name) for fault in faults])
+    return text
 
 
 def _read_bytes(path: Path, name: str) -> bytes:

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from memtune import __version__
+from memtune.baseline import BaselineResult
 from memtune.errors import ConfigError, ProjectError
 from memtune.measures import Measure, wilson
 from memtune.page import render
@@ -117,6 +118,7 @@ class EvalResult:
     seconds: float
     page: str
     json: str
+    baseline: BaselineResult | None = None  # None: none was asked
 
     @property
     def met(self) -> bool:

@@ -146,6 +146,15 @@ def test_a_cache_that_was_cropped_is_followed_to_where_it_was_cut(chat, logits):
     torch.testing.assert_close(logits(other[:, kept:], past_key_values=cache), logits(other)[:, kept:], **CLOSE)
 
 
+def test_a_cache_that_was_repeated_goes_on_in_every_row(chat, logits):
+    ids, spans = chat(ASKED["valve"])
+    cache, cut = DynamicCache(), spans[0][1]
+    logits(ids[:, :cut], past_key_values=cache)
+    cache.batch_repeat_interleave(3)
+    on = logits(ids[:, cut:].repeat(3, 1), past_key_values=cache)
+    torch.testing.assert_close(on, logits(ids)[:, cut:].expand_as(on), **CLOSE)
+
+
 def test_a_cache_that_the_memory_never_saw_hides_what_it_holds_and_nothing_after(chat, logits, silent):
     ids, spans = chat(ASKED["valve"], ASKED["flag"])
     cache, cut = DynamicCache(), spans[0][0] + 2

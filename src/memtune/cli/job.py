@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from memtune import ui
+from memtune.cli.guard import GuardOption, guarded
 from memtune.cli.shared import (
     PROJECT,
     ConfigOption,
@@ -19,14 +19,14 @@ from memtune.cli.shared import (
     SeedOption,
     app,
     check_stdin,
+    check_text,
     conversation,
     in_project,
     listed,
     settings_of,
 )
 from memtune.config import Config
-from memtune.errors import DataError, MemtuneError, TargetNotMet
-from memtune.located import show
+from memtune.errors import MemtuneError, TargetNotMet
 
 
 @app.command(
@@ -101,6 +101,7 @@ def ingest(
 
 @app.command(
     epilog='\b\nExamples:\n  memtune probe "What is part HT-4471?"\n  memtune probe --file questions.jsonl --json'
+    '\n  memtune probe "What is part HT-4471?" --guard store'
 )
 def probe(
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="One question.")] = None,
@@ -108,6 +109,7 @@ def probe(
         str | None,
         typer.Option(metavar="FILE", help="Ask every question of a file; .txt is one a line, - is standard input."),
     ] = None,
+    guard: GuardOption = None,
     project: ProjectOption = PROJECT,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a question to stdout.")] = False,
@@ -120,8 +122,11 @@ def probe(
     The answer goes to stdout; which fact fired, how surely, and the backbone's own answer go to stderr.
     """
     with conversation(as_json, quiet) as shown:
-        settings_of(shown, config)
+        settings = settings_of(shown, config)
         questions = _questions(question, file)
+        if guard is not None:
+            guarded(shown, questions, project, guard, settings.seed)
+            return
         from memtune.probe import probe as run
 
         for result in run(questions, project, on_event=shown.on_event):
@@ -172,15 +177,9 @@ def _questions(question: str | None, file: str | None) -> Sequence[str]:
     if (question is None) == (file is None):
         raise MemtuneError("probe takes either one question or --file FILE", hint="memtune probe --help")
     if file is None:
-        _check_text(str(question))
+        check_text(str(question))
         return [str(question)]
     check_stdin(file)
     from memtune.facts import read_questions
 
     return read_questions(file)
-
-
-def _check_text(question: str) -> None:
-    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads."""
-    if found := re.search("[\ud800-\udfff]", question):
-        raise DataError([f"the question holds U+{ord(found.group()):04X}, which is no text: {show(question)}"])

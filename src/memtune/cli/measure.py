@@ -28,7 +28,8 @@ from memtune.errors import TargetNotMet
 @app.command(
     "eval",
     epilog="\b\nExamples:\n  memtune eval --paraphrases paraphrases.jsonl --near-miss near_miss.jsonl\n"
-    "  memtune eval --paraphrases paraphrases.jsonl --min-recall 0.99 --min-near-miss 0.99 --json",
+    "  memtune eval --paraphrases paraphrases.jsonl --min-recall 0.99 --min-near-miss 0.99 --json\n"
+    "  memtune eval --paraphrases paraphrases.jsonl --baseline rag --notes 3",
 )
 def evaluate(
     paraphrases: Annotated[
@@ -69,6 +70,11 @@ def evaluate(
             metavar="SHARE", help="Floor for unchanged unrelated questions: given ones, or else memtune's own."
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="rag", help="Ask the same questions of the backbone with facts in its prompt: retrieval."),
+    ] = None,
+    notes: Annotated[int, typer.Option(metavar="N", help="Facts in the baseline's prompt at most.")] = 3,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where eval.json and eval.html go. [default: the project directory]"),
@@ -85,7 +91,7 @@ def evaluate(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config, verify=verify, seed=seed)
-        from memtune.evaluate import Floors, QuestionFiles, Scope
+        from memtune.evaluate import Baseline, Floors, QuestionFiles, Scope
         from memtune.evaluate import evaluate as run
 
         result = run(
@@ -94,6 +100,7 @@ def evaluate(
             files=QuestionFiles(paraphrases, near_miss, unrelated),
             floors=Floors(min_recall, min_exact, min_near_miss, min_unrelated),
             scope=Scope(sample, longest),
+            baseline=Baseline(baseline, notes),
             out=out,
             on_event=shown.on_event,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -110,6 +111,12 @@ def check_stdin(path: str) -> None:
         raise DataError(
             ["standard input is a terminal"], hint="name a file, or pipe one in: cat facts.jsonl | memtune ..."
         )
+
+
+def check_text(question: str) -> None:
+    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads."""
+    if found := re.search("[\ud800-\udfff]", question):
+        raise DataError([f"the question holds U+{ord(found.group()):04X}, which is no text: {show(question)}"])
 
 
 def in_project(project: Path) -> str:

@@ -88,6 +88,8 @@ def _batched(ids: Tensor, cache: Any, mask: Tensor | None) -> tuple[Tensor, int]
         return ids, ids.shape[1]
     before: Seen | None = getattr(cache, _IDS, None)
     kept = None if before is None else before.ids
+    if kept is not None and len(kept) == 1:  # it may have been repeated since: many ways on from one text
+        kept = kept.expand(len(ids), -1)
     if before is None or kept is None or len(kept) != len(ids) or kept.shape[1] < past:
         return torch.cat([ids.new_full((len(ids), past), _NO_TOKEN), ids], 1), past
     return torch.cat([kept[:, :past], ids], 1), before.prompt_end

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -20,14 +20,13 @@ from memtune.events import Event, ModelLoaded, Note
 from memtune.project import finite
 from memtune.ui.capacity import capacity_view
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
+from memtune.ui.guard import guard_view
 from memtune.ui.job import eval_view, export_view, ingest_view, probe_view, shard_view, tune_view
 from memtune.ui.parts import LIST_CAP
 from memtune.ui.plan import forecast_view, plan_view
 from memtune.ui.progress import LiveProgress, PlainProgress
+from memtune.ui.score import score_view
 from memtune.visible import visible
-
-if TYPE_CHECKING:
-    from memtune.probe import ProbeResult
 
 __all__ = [
     "LIST_CAP",
@@ -39,12 +38,14 @@ __all__ = [
     "export_view",
     "facts_view",
     "forecast_view",
+    "guard_view",
     "history_lines",
     "ingest_view",
     "listing_lines",
     "plan_view",
     "preview_view",
     "probe_view",
+    "score_view",
     "shard_view",
     "tune_view",
 ]
@@ -90,15 +91,19 @@ class Ui:
             for number, command in enumerate(next_commands):
                 self._labelled("       " if number else "next:  ", command)
 
-    def answer(self, result: ProbeResult) -> None:
+    def answer(self, result: Any, view: Callable[[Any], RenderableType] = probe_view) -> None:
         """The answer on stdout and how it came about on stderr, or both as one line of JSON."""
         self.close()
         if self.as_json:
-            self._write_json(asdict(result))
+            self._write_json(_entries(result))
             return
         _write(visible(result.answer, keep="\n\t") if sys.stdout.isatty() else result.answer)
         if not self.quiet:
-            self.console.print(probe_view(result))
+            self.console.print(view(result))
+
+    def complete(self) -> None:
+        """All answers are there: what is said of them now is no object of its own."""
+        self._result_written = True
 
     def listed(self, result: Any, lines: Iterable[str]) -> None:
         """Data of one line each, on stdout; or the result as one JSON object."""

@@ -14,6 +14,7 @@ from memtune.ui.parts import PAIR_CAP, cut, fields, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
+    from memtune.baseline import BaselineResult
     from memtune.export import ExportResult
     from memtune.ingest import Confusable, IngestResult
     from memtune.probe import ProbeResult
@@ -104,7 +105,33 @@ def eval_view(result: EvalResult) -> Iterable[RenderableType]:
         yield Text.assemble(
             (f"{promise.name}  ", "bold"), f"{said}: ", ("held", "") if promise.held else ("not held", "yellow")
         )
+    if result.baseline:
+        yield from _baseline_view(result.baseline)
     yield fields(page=result.page, json=result.json, time=f"{result.seconds:.0f} s")
+
+
+def _baseline_view(found: BaselineResult) -> Iterable[RenderableType]:
+    """The same questions by retrieval: how many are right, and what they cost."""
+    yield Text(f"the same questions by {found.name}, {found.notes} facts in the prompt of the untouched backbone:")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("measure", "wordings"):
+        table.add_column(column)
+    for column in (
+        "memtune",
+        found.name,
+        "contained",
+        "fact found",
+        "extra tokens",
+        f"seconds, {found.name}",
+        "seconds, memtune",
+    ):
+        table.add_column(column, justify="right")
+    for m in found.measures:
+        right = [f"{m.memtune_share:.1%}", f"{m.share:.1%}"]
+        right += ["" if share is None else f"{share:.1%}" for share in (m.contained, m.found)]
+        costs = (f"{m.extra_tokens:,.0f}", f"{m.seconds:.2f}", f"{m.memtune_seconds:.2f}")
+        table.add_row(*map(Text, (m.name, m.source, *right, *costs)))
+    yield table
 
 
 def export_view(result: ExportResult) -> Iterable[RenderableType]:
