@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import synthetic
 from common import in_a_process, peak_bytes, timed, write_bare, write_results
 from tiny_backbone import save_tiny
 
@@ -22,6 +21,7 @@ from memtune.backbone import load_backbone
 from memtune.change import ChangeResult, add, forget, update
 from memtune.config import Config
 from memtune.events import ignore
+from memtune.evidence import synthetic
 from memtune.ingest import ingest
 from memtune.prior import prior_for
 from memtune.tune import tune

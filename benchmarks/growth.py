@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
 
-import synthetic
 from common import NEW_TOKENS, in_a_process, peak_bytes, print_nothing, timed, write_bare, write_results
 from plot import growth_plot
 from tiny_backbone import save_tiny
@@ -28,6 +27,7 @@ from memtune.backbone import Backbone, load_backbone
 from memtune.bench import Bench
 from memtune.config import Config
 from memtune.events import ignore
+from memtune.evidence import synthetic
 from memtune.export import export
 from memtune.ingest import ingest
 from memtune.measures import Case, drawn

@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import synthetic
 import torch
 from common import timed, write_bare, write_results
 from transformers import DynamicCache
@@ -24,6 +23,7 @@ from transformers import DynamicCache
 from memtune.asking import said_by
 from memtune.backbone import Backbone, load_backbone
 from memtune.config import Config
+from memtune.evidence import synthetic
 from memtune.facts import Fact
 from memtune.ingest import ingest
 from memtune.memory.module import Attachment, Memory

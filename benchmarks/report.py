@@ -12,8 +12,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from rich.console import Console
+
+from memtune.ui import capacity_view
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -431,6 +437,45 @@ def explained(result: Result) -> str:
     return "\n".join([*table(("question", "explanation", "trace"), rows), "", note, "", traced, "", *images])
 
 
+def capacity(result: Result) -> str:
+    """What the command said at the end of its run."""
+    found = json.loads(json.dumps(result), object_hook=lambda entries: SimpleNamespace(**entries))
+    console = Console(file=StringIO(), width=80, color_system=None, legacy_windows=False)
+    for part in capacity_view(found):
+        console.print(part)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def capacity_curves(result: Result) -> str:
+    """The plots that the command wrote beside the figures, one for each learner."""
+    figures = {"memory": ("The memory, the paper's Figure 5:", "steps"), "LoRA": ("LoRA, its Figure 1:", "epochs")}
+    parts = []
+    for learner in dict.fromkeys(arm["learner"] for arm in result["arms"]):
+        title, rounds = figures[learner]
+        place = f"../../benchmarks/results/capacity/{learner.lower()}.svg"
+        parts.append(f"{title}\n\n![Loss over {rounds}, random and true answers]({place})")
+    return "\n\n".join(parts)
+
+
+def capacity_cost(result: Result) -> str:
+    """What each learner took and keeps, for either set of answers."""
+    titles = ("learner, answers", "answer tokens", "processor seconds a fact", "loss, worst fact", "fitted", "in all")
+    rows = [
+        (
+            f"{arm['learner']}, {arm['answers']}",
+            f"{arm['tokens']:,}",
+            f"{arm['processor_seconds'] / arm['facts']:.2f}",
+            f"{arm['loss_max']:.2g}",
+            f"{arm['stored']['parameters']:,} parameters, {size(arm['stored']['bytes'])}",
+            size(arm["stored"]["whole"]),
+        )
+        for arm in result["arms"]
+    ]
+    what = f"{result['model']}, {result['facts']} facts, torch {result['versions']['torch']}, seed {result['seed']}."
+    return "\n".join([*table(titles, rows), "", what])
+
+
 def scored(result: Result) -> str:
     """The same questions with the memory on and off."""
     names = {"memory_on": "on", "memory_off": "off: the backbone alone"}
@@ -505,6 +550,9 @@ def guard(*results: Result) -> str:
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
+    "capacity": ("capacity/capacity.json", capacity),
+    "capacity, cost": ("capacity/capacity.json", capacity_cost),
+    "capacity, curves": ("capacity/capacity.json", capacity_curves),
     "changes": ("changes.json", changes),
     "detectors": ("detect.json", detectors),
     "explained": ("explain.json", explained),

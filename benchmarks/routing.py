@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import synthetic
 import torch
 import torch.nn.functional as F
 from common import peak_bytes, timed, write_results
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from memtune.backbone import Backbone, load_backbone
 from memtune.events import ignore
+from memtune.evidence import synthetic
 from memtune.facts import Fact
 from memtune.memory.index import Lists, build_lists, lengths_of, search
 from memtune.memory.questions import PUNCTUATION_WEIGHT, Reader, count_words

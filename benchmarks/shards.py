@@ -19,13 +19,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import synthetic
 import torch
 from common import timed_twice, write_bare, write_results
 from tiny_backbone import save_tiny
 
 from memtune.backbone import load_backbone
 from memtune.config import Config
+from memtune.evidence import synthetic
 from memtune.ingest import ingest
 from memtune.merge import merge
 from memtune.plan import plan

@@ -14,12 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import synthetic
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memtune.checkpoints import quiet_transformers
+from memtune.evidence import synthetic
 
 __all__ = ["CHAT", "PAD", "SPECIAL", "START", "STOP", "save_checkpoint", "save_tiny", "save_tokenizer"]
 

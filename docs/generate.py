@@ -10,7 +10,7 @@ from memtune.cli import app
 
 PAGE = Path(__file__).with_name("commands.md")
 FACTS = ("list", "show", "add", "update", "forget", "at", "log", "rollback", "export")
-JOB = ("ingest", "tune", "plan", "merge", "probe", "eval", "score", "know", "detect", "export")
+JOB = ("ingest", "tune", "plan", "merge", "probe", "eval", "score", "know", "capacity", "detect", "export")
 COMMANDS = ("", *JOB, "facts", *(f"facts {name}" for name in FACTS), "audit")
 BEGIN, END = "<!-- help: begin -->\n", "<!-- help: end -->\n"
 

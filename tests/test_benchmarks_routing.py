@@ -12,8 +12,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import routing
-import synthetic
 
+from memtune.evidence import synthetic
 from memtune.memory import index
 
 READ = 6 * len(synthetic.RELATIONS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
-from memtune.plots import Marker, Series, Share, heat_map, histograms, shares
+from memtune.plots import Curve, Marker, Series, Share, curves, heat_map, histograms, shares, standalone
 
 NAME = "<b>&"
 
@@ -70,11 +71,58 @@ def test_each_share_has_a_point_and_its_interval():
         assert float(line.get("y2")) <= float(circle.get("cy")) <= float(line.get("y1"))  # y grows downwards
 
 
+def lines(*series, marker=None):
+    return ET.fromstring(curves(series, title="t", x="x", y="y", marker=marker))
+
+
+def places(line):
+    return [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+
+
+@pytest.mark.parametrize("losses", [[6.0, 1.0, 1e-4], [1e-8], [3.0, 3.0], [0.5, 7.0, 0.01, 1e3]], ids=str)
+def test_a_curve_has_every_point_inside_its_axes_and_falls_where_the_loss_falls(losses):
+    svg = lines(Curve("c", tuple(enumerate(losses)), "right"))
+    [line] = svg.iter("polyline")
+    found = places(line)
+    assert len(found) == len(losses)
+    assert all(64 <= x <= 700 and 16 <= y <= 268 for x, y in found)
+    for (one, y), (other, below) in pairwise(zip(losses, [y for _, y in found], strict=True)):
+        assert (one > other) == (y < below)  # y grows downwards
+
+
+def test_a_point_of_one_curve_is_level_with_its_like_on_another():
+    svg = lines(Curve("a", ((0, 4.0), (1, 0.1)), "right"), Curve("b", ((0, 9.0), (30, 0.1)), "near"))
+    first, second = (places(line) for line in svg.iter("polyline"))
+    assert first[1][1] == second[1][1] and first[0][0] == second[0][0]
+    assert second[1][0] > first[1][0]
+
+
+def test_a_loss_of_nothing_is_left_out_and_no_loss_is_no_plot():
+    [line] = lines(Curve("c", ((0, 4.0), (1, 0.0), (2, math.inf)), "right")).iter("polyline")
+    assert len(places(line)) == 1
+    assert curves([Curve("c", ((0, 0.0),), "right")], title="t", x="x", y="y") == ""
+
+
+def test_the_target_is_drawn_below_the_curves_too():
+    svg = lines(Curve("c", ((0, 4.0), (1, 1.0)), "right"), marker=Marker(1e-4, "target"))
+    [line] = [line for line in svg.iter("line") if line.get("class") == "marker"]
+    assert 16 <= float(line.get("y1")) <= 268
+
+
+def test_a_file_of_its_own_is_the_same_plot_with_its_style():
+    plot = curves([Curve("c", ((0, 4.0), (1, 1.0)), "right")], title="t", x="x", y="y")
+    alone = ET.fromstring(standalone(plot))
+    assert alone.tag == "{http://www.w3.org/2000/svg}svg" and alone.find("{*}style") is not None
+    assert len(alone.findall("{*}polyline")) == 1
+
+
 def test_names_are_text():
     series = [Series(NAME, (1.0, 2.0), "right")]
-    plots = histograms(series, title=NAME, x=NAME, y=NAME, marker=Marker(1.5, NAME))
+    drawn = [Curve(NAME, ((0, 1.0), (1, 2.0)), "right")]
+    plots = curves(drawn, title=NAME, x=NAME, y=NAME, marker=Marker(1.5, NAME))
+    plots += histograms(series, title=NAME, x=NAME, y=NAME, marker=Marker(1.5, NAME))
     plots += shares([Share(NAME, 0.5, 0.4, 0.6, 10)], title=NAME, x=NAME, y=NAME)
-    assert "<b>" not in plots and plots.count("&lt;b&gt;&amp;") >= 8
+    assert "<b>" not in plots and plots.count("&lt;b&gt;&amp;") >= 14
 
 
 def test_a_heat_map_has_a_cell_for_every_value_fuller_the_further_from_zero():

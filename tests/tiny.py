@@ -114,7 +114,7 @@ class AtLogits:
 
 def lighten(setattr):
     """A tenth of the lessons and of the background is enough for a tiny model's router. ``setattr``: monkeypatch's."""
-    from memtune import gate_training, ingest, lessons, prior
+    from memtune import gate_training, lessons, making, prior
 
     whole, background = lessons.lessons(), lessons.background_prompts()[::10]
 
@@ -128,5 +128,5 @@ def lighten(setattr):
     setattr(prior, "PAIRS", 500)
     setattr(prior, "STEPS", 20)
     setattr(gate_training, "STEPS", 200)
-    for module in (gate_training, ingest, prior):
+    for module in (gate_training, making, prior):
         setattr(module, "background_prompts", lambda: background)

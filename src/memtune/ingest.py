@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from memtune.additions import changed_memory, experts_of
+from memtune.additions import changed_memory
 from memtune.backbone import Backbone, load_backbone
 from memtune.config import Config
 from memtune.difference import Difference, difference
@@ -21,17 +21,14 @@ from memtune.events import Note, OnEvent, ignore
 from memtune.fact import PackedFacts
 from memtune.facts import read_facts
 from memtune.history import History
-from memtune.lessons import background_prompts
-from memtune.memory.bank import Bank, Projections
-from memtune.memory.module import Memory, MemoryConfig
+from memtune.making import made_memory
+from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.routing import RouterReport, build_router
+from memtune.routing import RouterReport
 from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory
-from memtune.wordings import Wordings
 
 __all__ = ["Confusable", "IngestResult", "Preview", "ingest", "preview"]
 
-MEAN_PROMPTS = 64  # enough for the average final state
 LITTLE = 0.1  # of the facts that the router was made for: while no more has changed it judges the rest as well
 
 
@@ -126,7 +123,7 @@ def ingest(
         result = _with_old_router(project, facts, memory, found, backbone)
         made = project.state["router"] | {"changed": project.state["router"]["changed"] + len(found)}
     else:
-        memory, report = _built(facts, backbone, config, on_event)
+        memory, report = made_memory(facts, backbone, config, on_event)
         kept = _carry_over(project, found, memory) if same_model else 0
         result = _result(facts, memory, found, backbone, report, kept)
         made = {"facts": len(facts), "false_fire": config.false_fire, "changed": 0}
@@ -150,33 +147,6 @@ def _router_stays(project: Project, found: Difference, config: Config) -> bool:
     if state["memory"]["bank"]["rows"] != config.rows or state["model"]["name"] != config.model:
         return False
     return bool(len(found)) and made["changed"] + len(found) <= LITTLE * made["facts"]
-
-
-def _built(facts: PackedFacts, backbone: Backbone, config: Config, on_event: OnEvent) -> tuple[Memory, RouterReport]:
-    """A memory with a router of its own and an empty bank."""
-    wordings = Wordings(facts, backbone.prompts.question)
-    experts = experts_of(facts, wordings, backbone)
-    on_event(Note(f"routing {len(wordings)} wordings of {len(facts)} facts"))
-    router, report = build_router(backbone, wordings, false_fire=config.false_fire, seed=config.seed, on_event=on_event)
-    bank = Bank.assigned([fact.id for fact in facts], experts, backbone.hidden, config.rows)
-    turns = backbone.prompts.format
-    memory = Memory.sized(MemoryConfig(bank.sizes, router.sizes, turns, backbone.states.taps))  # all of it is replaced
-    memory.router, memory.bank = router, bank
-    memory.projections = _projections(backbone, bank, config.seed)
-    return memory, report
-
-
-def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
-    lines = background_prompts()[:: max(1, len(background_prompts()) // MEAN_PROMPTS)]
-    rows = [backbone.prompts.question(line) + backbone.prompts.format.closing for line in lines]
-    finals = [
-        final[place, : len(rows[i])].float()
-        for batch, _, final in backbone.states.whole(rows)
-        for place, i in enumerate(batch)
-    ]
-    mean = torch.cat(finals).mean(0)
-    sizes = bank.sizes
-    return Projections.for_backbone(backbone.readout.weight, mean, d_key=sizes.d_key, d_value=sizes.d_value, seed=seed)
 
 
 def _carry_over(project: Project, found: Difference, memory: Memory) -> int:

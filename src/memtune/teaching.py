@@ -15,7 +15,7 @@ from memtune.backbone import AnswerStates, Backbone
 from memtune.config import Config
 from memtune.events import Note, OnEvent, Progress
 from memtune.fact import Fact
-from memtune.memory.fit import fit_values, token_losses
+from memtune.memory.fit import Told, fit_values, token_losses
 from memtune.memory.module import Memory
 from memtune.memory.router import Route
 from memtune.prompts import EncodedFact
@@ -63,14 +63,29 @@ def _targets(lessons: Sequence[_Lesson]) -> Tensor:
     return torch.tensor([token for lesson in lessons for token in lesson.item.answer])
 
 
+def _by_number(told: Told, numbers: Tensor) -> Told:
+    """Hears of tokens and tells of them by their ``numbers`` (tokens,)."""
+    return lambda done, tokens, losses: told(done, numbers[tokens.cpu()], losses.cpu())
+
+
 class Teacher:
-    """Teaches facts by their number in ``memory``. ``reasons``: why a fact was not accepted, in words."""
+    """Teaches facts by their number in ``memory``. ``reasons``: why a fact was not accepted, in words.
+
+    ``told`` hears of the steps of every fit, of each token by the number of its expert.
+    """
 
     def __init__(
-        self, facts: Sequence[Fact], memory: Memory, backbone: Backbone, config: Config, on_event: OnEvent
+        self,
+        facts: Sequence[Fact],
+        memory: Memory,
+        backbone: Backbone,
+        config: Config,
+        on_event: OnEvent,
+        *,
+        told: Told | None = None,
     ) -> None:
         self.facts, self.memory, self.backbone = facts, memory, backbone
-        self.config, self.on_event = config, on_event
+        self.config, self.on_event, self.told = config, on_event, told
         self.bank = memory.bank
         self.low = backbone.readout.rows(memory.projections.up)
         self.reasons: dict[int, str] = {}
@@ -102,8 +117,9 @@ class Teacher:
 
     def _fit(self, lessons: Sequence[_Lesson], goal: float) -> None:
         hidden, targets = _final(lessons), _targets(lessons)
-        values = fit_values(hidden, targets, self.backbone.readout, self.low, goal)
         experts = torch.cat([torch.arange(run.start, run.stop) for run in (self.bank.run(one.fact) for one in lessons)])
+        told = None if self.told is None else _by_number(self.told, experts)
+        values = fit_values(hidden, targets, self.backbone.readout, self.low, goal, told=told)
         self.bank.put(experts, self.memory.projections.query(hidden), values)
 
     def _certify(self, lessons: Sequence[_Lesson]) -> list[bool]:

@@ -14,8 +14,6 @@ from memtune.fact import Fact
 TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS[:3]]
 IDS = torch.arange(5, 25)[None]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-
 
 @pytest.fixture
 def own(checkpoint):
@@ -41,6 +39,8 @@ def test_when_it_is_removed_the_model_is_bit_for_bit_what_it_was(own):
         assert not torch.equal(own.model(input_ids=IDS).logits, before)
     assert torch.equal(own.model(input_ids=IDS).logits, before)
     assert not any("lora" in name for name, _ in own.model.named_modules())
+    with Lora.on(own, rank=2) as again:  # as if there had been none
+        assert [name for name in again.peft.peft_config] == ["default"]
 
 
 def test_its_bytes_are_those_of_what_was_trained(own):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,8 +35,8 @@ class Problem:
             self.readout = Readout(self.head, dtype=self.head.weight.dtype, **readout)
             self.low = self.readout.rows(self.up)
 
-    def fit(self, goal=GOAL):
-        return fit_values(self.hidden, self.targets, self.readout, self.low, goal)
+    def fit(self, goal=GOAL, **options):
+        return fit_values(self.hidden, self.targets, self.readout, self.low, goal, **options)
 
     def losses(self, values):
         """Cross-entropy by its definition."""
@@ -154,3 +156,55 @@ def test_a_head_with_a_bias_is_none_for_the_kernels(monkeypatch):
     expected = problem.fit()
     monkeypatch.setattr(fit, "kernels_for", lambda _tensor: pytest.fail("the kernels read no bias"))
     assert torch.equal(problem.fit(), expected)
+
+
+class Heard:
+    """Keeps what a fit tells: ``rounds``, each ``(steps done, tokens, losses)``."""
+
+    def __init__(self):
+        self.rounds = []
+
+    def __call__(self, done, tokens, losses):
+        self.rounds.append((done, tokens.clone(), losses.clone()))
+
+    def last_of(self, tokens):
+        """The last loss that was told of each token."""
+        last = torch.full((tokens,), float("nan"))
+        for _, numbers, losses in self.rounds:
+            last[numbers] = losses
+        return last
+
+
+@pytest.mark.parametrize("readout", [{}, {"cap": 30.0}], ids=str)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_it_tells_the_loss_of_every_token_before_each_step(readout, streamed, monkeypatch):
+    problem, heard = Problem(tokens=ROWS + 20, **readout), Heard()
+    problem.hidden /= 3 if readout else 1
+    if streamed:
+        monkeypatch.setattr(fit, "kernels_for", lambda _tensor: pytest.importorskip("memtune_kernels"))
+    values = problem.fit(told=heard)
+    first = [(tokens, losses) for done, tokens, losses in heard.rounds if done == 0]
+    assert torch.cat([tokens for tokens, _ in first]).tolist() == list(range(ROWS + 20))
+    expected = problem.losses(torch.zeros_like(values))
+    torch.testing.assert_close(torch.cat([losses for _, losses in first]).double(), expected, rtol=1e-3, atol=1e-4)
+    expected = problem.losses(values)
+    torch.testing.assert_close(heard.last_of(len(values)).double(), expected, rtol=2e-2, atol=1e-6)
+
+
+def test_whoever_listens_changes_no_bit(problem):
+    assert torch.equal(problem.fit(told=Heard()), problem.fit())
+
+
+def test_it_takes_no_more_steps_than_it_may(problem):
+    heard = Heard()
+    values = problem.fit(steps=2, told=heard)
+    assert [done for done, _, _ in heard.rounds] == [0, 1, 2]
+    assert not problem.fit(steps=0).any()
+    assert float(problem.losses(values).max()) > GOAL
+
+
+def test_with_every_step_more_tokens_are_said(problem):
+    said = [(problem.losses(problem.fit(steps=steps)) < math.log(2)) for steps in range(8)]
+    for fewer, more in pairwise(said):
+        assert not (fewer & ~more).any()
+    assert said[-1].all() and not said[0].all()

@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 
 from memtune import __version__, ui
-from memtune.cli import detect, facts, job, know, measure, score, tuning
+from memtune.cli import capacity, detect, facts, job, know, measure, score, tuning
 from memtune.cli.shared import app
 
 __all__ = ["app", "main"]
 
-COMMANDS = (job, tuning, measure, know, score, detect, facts)  # each module adds its own to the app
+COMMANDS = (job, tuning, measure, know, capacity, score, detect, facts)  # each module adds its own to the app
 
 
 def main() -> None:

@@ -48,6 +48,14 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as one JSON object.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help=f"Random seed. [default: {Config.seed}]")]
+UntilLossOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-loss",
+        metavar="NATS",
+        help=f"Loss that every fact must reach, in nats per answer token. [default: {Config.until_loss}]",
+    ),
+]
 
 
 @contextmanager

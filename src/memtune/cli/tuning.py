@@ -17,6 +17,7 @@ from memtune.cli.shared import (
     ProjectOption,
     QuietOption,
     SeedOption,
+    UntilLossOption,
     app,
     conversation,
     failed_list,
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
     from memtune.plan import PlanResult
     from memtune.tune import TuneResult
 
-UntilLossOption = Annotated[
-    float | None,
-    typer.Option(
-        "--until-loss",
-        metavar="NATS",
-        help=f"Loss that every fact must reach, in nats per answer token. [default: {Config.until_loss}]",
-    ),
-]
 VerifyOption = Annotated[
     str | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from memtune.backbone import Backbone
+from memtune.checkpoints import quiet_transformers
 from memtune.evidence.training import Batch, Epoch, Goal, Reached, batches_of, fact_losses, fit
 from memtune.fact import Fact
 
@@ -40,7 +42,9 @@ class Lora:
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-        return cls(backbone, get_peft_model(backbone.model, config))
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peft uses of transformers is to change: nobody here can mend it
+            return cls(backbone, get_peft_model(backbone.model, config))
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -67,6 +71,7 @@ class Lora:
     def remove(self) -> None:
         """The backbone as it was, if its weights were not merged."""
         self.peft.unload()
+        vars(self.backbone.model).pop("peft_config", None)  # or peft takes the next adapters for second ones
 
     def __enter__(self) -> Lora:
         return self

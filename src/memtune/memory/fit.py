@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,7 +22,10 @@ from torch import Tensor
 from .kernels import kernels_for
 from .readout import Readout
 
-__all__ = ["fit_values", "token_losses"]
+__all__ = ["Told", "fit_values", "token_losses"]
+
+# Hears, before each step: the steps done so far, the tokens (n,) that went on until then, and their losses (n,), nats.
+Told = Callable[[int, Tensor, Tensor], None]
 
 # Rows of the logits at a time: (ROWS, vocabulary) float32 is what the fit holds, whatever the number of facts.
 ROWS = 256
@@ -31,23 +36,54 @@ WITHIN = 0.25  # of the cap, where logits are capped: a step moves them by no mo
 
 
 @torch.inference_mode()
-def fit_values(hidden: Tensor, targets: Tensor, readout: Readout, low: Tensor, goal: float) -> Tensor:
+def fit_values(
+    hidden: Tensor,
+    targets: Tensor,
+    readout: Readout,
+    low: Tensor,
+    goal: float,
+    *,
+    steps: int = MAX_STEPS,
+    told: Told | None = None,
+) -> Tensor:
     """Value rows z float32 ``(tokens, d_value)`` with a loss of at most ``goal`` nats per token where one was found.
 
-    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``low`` the readout's rows.
+    ``hidden`` (tokens, hidden) final states, ``targets`` (tokens,) int64, ``low`` the readout's rows, ``steps`` the
+    most that a token takes.
     Floor: 2 * vocabulary * (hidden + 2 * steps * d_value) FLOPs a token.
     """
+    pace = _Pace(goal, steps, told)
     head = readout.head
     plain = readout.scale == 1.0 and readout.cap is None and getattr(head, "bias", None) is None
     if plain and (kernels := kernels_for(hidden)):
-        return _fit_streamed(kernels.fit_step, hidden, targets, readout.weight, low, goal)
-    rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+        return _fit_streamed(kernels.fit_step, hidden, targets, readout.weight, low, pace)
+    rows = enumerate(zip(hidden.split(ROWS), targets.split(ROWS), strict=True))
     room = low.new_empty(2, min(ROWS, len(hidden)), len(low))
-    fitted = [_fit_rows(readout.scaled(h), y, readout, low, goal, room) for h, y in rows]
+    fitted = [
+        _fit_rows(readout.scaled(h), y, readout, low, replace(pace, first=part * ROWS), room) for part, (h, y) in rows
+    ]
     return torch.cat(fitted) if fitted else hidden.new_zeros(0, low.shape[1])
 
 
-def _fit_rows(base: Tensor, targets: Tensor, readout: Readout, low: Tensor, goal: float, room: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Pace:
+    """How far a token goes, and who hears of it. ``first``: number of the first of the tokens at hand."""
+
+    goal: float
+    steps: int
+    told: Told | None
+    first: int = 0
+
+    def going(self, done: int, active: Tensor, odds: Tensor) -> Tensor | None:
+        """Which of the ``active`` tokens take another step after ``done`` of them, bool; None where none does."""
+        losses = F.softplus(-odds)
+        if self.told is not None:
+            self.told(done, active + self.first, losses)
+        going = losses > self.goal
+        return going if done < self.steps and bool(going.any()) else None
+
+
+def _fit_rows(base: Tensor, targets: Tensor, readout: Readout, low: Tensor, pace: _Pace, room: Tensor) -> Tensor:
     """``base`` (rows, vocabulary) is what the backbone says below the cap; rows drop out as they reach the goal.
 
     ``room`` (2, rows or more, vocabulary) is written over: fresh memory of that size costs as much as what is computed.
@@ -56,22 +92,22 @@ def _fit_rows(base: Tensor, targets: Tensor, readout: Readout, low: Tensor, goal
     active = torch.arange(len(base), device=base.device)
     own = base.gather(1, targets[:, None]).squeeze(1)
     others = base.scatter_(1, targets[:, None], float("-inf"))  # and so it stays, whatever is added
-    for _ in range(MAX_STEPS):
+    for done in count():
         wanted, said = low[targets[active]], own[active]
         said = said + (z[active] * wanted).sum(1)
         logits = _capped_others(others, targets[active], readout)
         share = torch.softmax(logits, 1, out=room[1, : len(active)])
         rivals = logits.amax(1) - share.amax(1).log()  # logsumexp, for a tenth of its time
         odds = readout.capped(said) - rivals
-        going = F.softplus(-odds) > goal
-        if not going.any():
+        going = pace.going(done, active, odds)
+        if going is None:
             break
         direction = wanted - share @ low
         if readout.cap is None:
-            step = _newton_step(direction[going], odds[going], goal)
+            step = _newton_step(direction[going], odds[going], pace.goal)
         else:
             felt = wanted * readout.slope(said)[:, None] - share.mul_(readout.slope(others)) @ low
-            step = _short_step(direction[going], felt[going], odds[going], goal, readout.cap)
+            step = _short_step(direction[going], felt[going], odds[going], pace.goal, readout.cap)
         z[active[going]] += step
         if not going.all():
             active, base = active[going], base[going]
@@ -87,19 +123,19 @@ def _capped_others(others: Tensor, targets: Tensor, readout: Readout) -> Tensor:
 
 
 def _fit_streamed(
-    step: Callable[..., Any], hidden: Tensor, targets: Tensor, weight: Tensor, low: Tensor, goal: float
+    step: Callable[..., Any], hidden: Tensor, targets: Tensor, weight: Tensor, low: Tensor, pace: _Pace
 ) -> Tensor:
     """``_fit_rows`` for all tokens at once: ``step`` streams over the vocabulary, no logits are kept between steps."""
     z = low.new_zeros(len(hidden), low.shape[1])
     active = torch.arange(len(hidden), device=hidden.device)
-    for _ in range(MAX_STEPS):
+    for done in count():
         found = step(hidden[active], z[active], targets[active], weight, low)
-        going = F.softplus(-found.odds) > goal
-        if not going.any():
+        going = pace.going(done, active, found.odds)
+        if going is None:
             break
         active, odds = active[going], found.odds[going]
         direction = low[targets[active]] - found.expected[going]
-        z[active] += _newton_step(direction, odds, goal)
+        z[active] += _newton_step(direction, odds, pace.goal)
     return z
 
 

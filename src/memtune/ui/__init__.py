@@ -18,6 +18,7 @@ from rich.text import Text
 
 from memtune.events import Event, ModelLoaded, Note
 from memtune.project import finite
+from memtune.ui.capacity import capacity_view
 from memtune.ui.explain import detect_view, explain_view
 from memtune.ui.facts import audit_view, change_view, facts_view, history_lines, listing_lines, preview_view
 from memtune.ui.guard import guard_view
@@ -33,6 +34,7 @@ __all__ = [
     "LIST_CAP",
     "Ui",
     "audit_view",
+    "capacity_view",
     "change_view",
     "compare_view",
     "detect_view",

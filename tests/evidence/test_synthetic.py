@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from synthetic import NAMES, RELATIONS, STRIDE, facts
+from memtune.evidence.synthetic import NAMES, RELATIONS, STRIDE, facts
 
 
 @pytest.fixture(scope="module")

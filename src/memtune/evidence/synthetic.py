@@ -1,4 +1,4 @@
-"""Any number of distinct facts, each with wordings that nobody teaches: for benchmarks whose subject is size.
+"""Any number of distinct facts, each with wordings that nobody teaches: for measurements whose subject is size.
 
 The names are made of syllables, so that no model knows an answer; fact i is the same in a file of any size.
 """
