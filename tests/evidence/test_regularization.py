@@ -87,12 +87,12 @@ def test_one_bit_is_seen(examiner, before, louder):
 
 
 def test_the_likeliest_option_is_picked(examiner, backbone, louder):
-    louder(backbone.prompts.ids("Ann")[0], 1e3)
+    louder(backbone.prompts.ids(" Ann")[0], 1e3)
     assert examiner.sit().picked == (0, 1)
 
 
 def test_options_that_begin_alike_are_not_told_apart(backbone):
-    assert backbone.prompts.ids("Ann Brock")[0] == backbone.prompts.ids("Ann Ode")[0]
+    assert backbone.prompts.ids(" Ann Brock")[0] == backbone.prompts.ids(" Ann Ode")[0]
     assert Examiner(backbone, Exam((), OTHERS[:1], (ALIKE,), TEXT, 1)).sit().picked == (None,)
 
 

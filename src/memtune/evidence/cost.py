@@ -19,7 +19,7 @@ from memtune.prompts import EncodedFact
 
 __all__ = ["COUNTED", "PAPER_EPOCHS", "Cost", "Work", "full_tuning", "lora", "memory"]
 
-PAPER_EPOCHS = 100  # of gradient descent until a fact's loss is near zero: Lamini-1 (arXiv 2406.17642), section 6
+PAPER_EPOCHS = 100  # of gradient descent until a fact's loss is near zero: Lamini-1 (arXiv 2406.17642), appendix A
 COUNTED = 8  # facts of which the operations are counted
 
 

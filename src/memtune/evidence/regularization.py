@@ -24,6 +24,7 @@ from memtune.suites import heldout_prompts
 
 __all__ = ["Effect", "Exam", "Examiner", "Sitting"]
 
+OPENING = "Answer:"  # behind it, a word is told from the first piece of a rarer one by the space in front
 STORY = "Tell me a story."  # the text is read as the answer to it, where a memory may write
 SENTENCES, PARTS = 8, 3  # of the text: read together, and how often
 
@@ -132,9 +133,10 @@ class Examiner:
         return [answer.ids for answer in answers]
 
     def _picked(self) -> tuple[int | None, ...]:
-        """The option whose first token is likeliest: one pass for all options of a question."""
-        firsts = [tuple(self._ids(option)[0] for option in choice.options) for choice in self.exam.choices]
-        prompts = [self._alone(choice.question) for choice in self.exam.choices]
+        """The option whose first token is likeliest behind OPENING: one pass for all options of a question."""
+        ids = self.backbone.prompts.ids
+        firsts = [tuple(ids(f" {option}")[0] for option in choice.options) for choice in self.exam.choices]
+        prompts = [self._alone(choice.question) + self._ids(OPENING) for choice in self.exam.choices]
         found = dict(self._heard(prompts, [tokens[:1] for tokens in firsts]))
         return tuple(_likeliest(found[i][0, list(tokens)], tokens) for i, tokens in enumerate(firsts))
 
