@@ -190,6 +190,33 @@ def changes(result: Result) -> str:
     return "\n".join([*table(titles, rows), "", note])
 
 
+def cost(result: Result) -> str:
+    """One row for each way to teach the facts."""
+    titles = ("way", "epochs", "operations", "seconds", "energy", "kept")
+    rows = [
+        (
+            row["way"],
+            f"{row['epochs']:,}",
+            f"{row['flops']:.2g}" if row["flops"] else "-",
+            f"{row['seconds']:,.0f}" if row["seconds"] else "-",
+            f"{row['seconds'] * result['watts'] / 3600:.2g} Wh" if row["seconds"] else "-",
+            size(row["bytes"]),
+        )
+        for row in result["costs"]
+    ]
+    note = f"The {result['facts']} example facts, smollm2, two CPU cores said to draw {result['watts']:g} W."
+    return "\n".join([*table(titles, rows), "", note])
+
+
+def checked(result: Result) -> str:
+    """Each figure as planned and as measured."""
+    rows = [
+        (row["what"], f"{row['planned']:,.1f}", f"{row['measured']:,.1f}", f"{row['measured'] / row['planned']:.2f}")
+        for row in result["figures"]
+    ]
+    return "\n".join(table(("", "planned", "measured", "measured / planned"), rows))
+
+
 def server_load(result: Result) -> str:
     """One row for each kind of question, and the server's memory below."""
     titles = (
@@ -554,6 +581,8 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "capacity, cost": ("capacity/capacity.json", capacity_cost),
     "capacity, curves": ("capacity/capacity.json", capacity_curves),
     "changes": ("changes.json", changes),
+    "cost": ("plan.json", cost),
+    "cost, checked": ("plan_checked.json", checked),
     "detectors": ("detect.json", detectors),
     "explained": ("explain.json", explained),
     "guard": ("guard_*.json", guard),
