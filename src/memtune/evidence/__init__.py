@@ -1,6 +1,6 @@
 """Instruments: what a model knows, what tuning breaks, what an answer is worth, and where it comes from.
 
-Each verb is one function in a module of its name, as those of the main job are; the other modules are what it is made of:
+Each verb is one function in a module of its name, as those of the main job are; the others are what it is made of:
 
 know        groups, exemplars, fewshot, forced, sampled, slick, survey, transitions, control
 capacity    pool, randomization, curve, regularization, choices, lora_arm, sweep, capacity_report, capacity_page
