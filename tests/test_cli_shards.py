@@ -101,6 +101,9 @@ def test_ray_takes_its_cluster_and_its_shards(calls: dict[str, Any]) -> None:
         ["--shard", "1/2", "--engine", "ray"],
         ["--shard", "1/2", "--shards", "2"],
         ["--shard", "0/2"],
+        ["--skip", "all"],
+        ["--skip", "known", "--shard", "1/2"],
+        ["--skip", "known", "--engine", "ray"],
     ],
 )
 def test_2_options_that_do_not_go_together_call_nothing(flags: list[str], calls: dict[str, Any]) -> None:

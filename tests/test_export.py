@@ -202,7 +202,9 @@ def test_facts_that_nobody_tuned_cannot_be_exported(ingested, backbone, tmp_path
 
 def test_a_project_that_learned_nothing_is_not_exported(fresh, config, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        teaching, "fit_values", lambda hidden, targets, head, low, goal: hidden.new_zeros(len(hidden), low.shape[1])
+        teaching,
+        "fit_values",
+        lambda hidden, targets, head, low, goal, **how: hidden.new_zeros(len(hidden), low.shape[1]),
     )
     tuning.tune(fresh, config, backbone=backbone)
     with pytest.raises(ProjectError):

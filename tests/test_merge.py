@@ -138,7 +138,7 @@ def test_facts_that_were_learned_before_stay_as_they_are(taught, tmp_path, confi
 
 
 def test_a_fact_that_a_shard_could_not_learn_is_listed_with_its_reason(fresh, fit, merged, monkeypatch):
-    monkeypatch.setattr(teaching, "fit_values", lambda *of: fit_values(*of) * 0)
+    monkeypatch.setattr(teaching, "fit_values", lambda *of, **how: fit_values(*of, **how) * 0)
     fit(2)
     monkeypatch.undo()
     monkeypatch.setattr(tuning, "CHUNK", 2)

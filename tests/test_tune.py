@@ -11,14 +11,15 @@ from tiny import CHAT_WITHOUT_SYSTEM, FACTS, save_checkpoint, write_facts
 
 from memtune import teaching
 from memtune import tune as tuning
-from memtune.asking import Asker
+from memtune.asking import Asker, greedy
 from memtune.config import Config
 from memtune.errors import MemtuneError, ProjectError
 from memtune.events import Learned, Progress
 from memtune.ingest import ingest
-from memtune.memory.fit import fit_values
+from memtune.memory.fit import fit_values, likeliest
 from memtune.probe import probe
 from memtune.project import Project
+from memtune.prompts import EncodedFact
 from memtune.store import load_memory
 from memtune.tune import tune
 
@@ -54,8 +55,8 @@ def unreachable(monkeypatch):
     def spoil(backbone, name):
         answer = backbone.prompts.ids({name: answer for name, _, answer in FACTS}[name])
 
-        def nothing(hidden, targets, *rest):
-            return fit_values(hidden, targets, *rest) * (targets.tolist()[:-1] != list(answer))
+        def nothing(hidden, targets, *rest, **how):
+            return fit_values(hidden, targets, *rest, **how) * (targets.tolist()[:-1] != list(answer))
 
         monkeypatch.setattr(tuning, "CHUNK", 1)
         monkeypatch.setattr(teaching, "fit_values", nothing)
@@ -125,6 +126,40 @@ def test_a_fact_that_generation_does_not_say_is_not_accepted(fresh, retune, monk
     assert failed.id == "valve" and "HT-4471!" in failed.reason
     assert (result.verified, result.verified_exact) == (len(FACTS), len(FACTS) - 1)
     assert not bank_of(fresh).accepted[1]
+
+
+class TestSkippingWhatIsKnown:
+    @pytest.fixture
+    def known(self, monkeypatch, backbone):
+        """The backbone is taken to say the valve's answer; facts are looked at one by one, in their order."""
+        names, said = iter(NAMES), dict.fromkeys(NAMES, False) | {"valve": True}
+        answers = {name: torch.tensor(backbone.prompts.answer(answer)) for name, _, answer in FACTS}
+
+        def scripted(hidden, readout):
+            name = next(names)
+            return answers[name] if said[name] else likeliest(hidden, readout)
+
+        monkeypatch.setattr(tuning, "CHUNK", 1)
+        monkeypatch.setattr(teaching, "likeliest", scripted)
+
+    def test_a_known_fact_is_left_to_the_backbone_and_the_others_are_learned(self, fresh, config, backbone, known):
+        result = tune(fresh, config, backbone=backbone, skip_known=True)
+        assert (result.known, result.learned, result.failed) == (("valve",), len(FACTS) - 1, ())
+        assert result.met
+        [asked] = probe([FACTS[1][1]], fresh, backbone=backbone)
+        assert not asked.fired and asked.answer == asked.base_answer
+
+    def test_a_run_without_it_learns_the_rest(self, fresh, config, backbone, known):
+        tune(fresh, config, backbone=backbone, skip_known=True)
+        result = tune(fresh, config, backbone=backbone)
+        assert (result.known, result.learned, result.already) == ((), len(FACTS), len(FACTS) - 1)
+
+    def test_what_is_likeliest_token_by_token_is_what_generation_says(self, backbone):
+        prompt = backbone.prompts.format.prompt(backbone.prompts.question(FACTS[0][1]))
+        [said] = greedy(backbone, [prompt], 8)
+        item = EncodedFact("said", backbone.prompts.question(FACTS[0][1]), said.ids)
+        [states] = backbone.answer_states([item])
+        assert likeliest(states.final, backbone.readout).tolist() == list(said.ids)
 
 
 def test_nothing_is_fitted_twice(done, retune):

@@ -39,13 +39,14 @@ class Bench:
         """Whether each whole output is the answer.
 
         Where nothing fires the output is the backbone's own, so it counts as a miss and is not generated, even where
-        the backbone should know the answer by chance; what it says is generated for the failures that are shown.
+        the backbone should know the answer by chance; what it says is generated for the failures that are shown. A fact
+        that is recognised and was left to the backbone, or was not accepted, is generated like any other.
         """
         return self.judge(cases, self.routes(cases), told)
 
     def judge(self, cases: Sequence[Case], routes: Sequence[Route], told: Told) -> list[Outcome]:
         """``recall`` with the routes known already."""
-        fired = [i for i, route in enumerate(routes) if self.asker.memory.fires(route)]
+        fired = [i for i, route in enumerate(routes) if route.fired]
         answers = dict(
             zip(fired, self._generate(cases, fired, [self._room(routes[i]) for i in fired], told), strict=True)
         )
@@ -89,8 +90,7 @@ class Bench:
             answers = self._generate(cases, range(len(cases)), limits, told)
             for i, case, route, answer in zip(asked, cases, routes, answers, strict=True):
                 histories[i] = [*case.turns, said_by("assistant", answer.text)]
-                fires = self.asker.memory.fires(route)
-                outcomes.append(self._recalled(case, route, answer if fires else None, answer))
+                outcomes.append(self._recalled(case, route, answer if route.fired else None, answer))
         return outcomes
 
     def routes(self, cases: Sequence[Case]) -> list[Route]:
@@ -127,7 +127,7 @@ class Bench:
         return answers
 
     def _recalled(self, case: Case, route: Route, answer: Answer | None, own: Answer | None) -> Outcome:
-        """``answer`` is the output where a fact fires, ``own`` the backbone's where none does and it is known."""
+        """``answer`` is the output where a fact is recognised, ``own`` the backbone's where none is and it is known."""
         good = answer is not None and answer.stopped and answer.text == case.expected
         said = answer or own
         failure = None
@@ -156,7 +156,7 @@ class Bench:
         if not route.fired:
             nearest = "" if route.fact == case.fact else f"; the nearest fact was {self._id(route)}"
             return f"null route: score {route.score:.2f} under the threshold {route.threshold:.2f}{nearest}"
-        if answer is None:
+        if not self.asker.memory.fires(route) or answer is None:
             return f"null route: tune did not accept the fact {self._id(route)}"
         if route.fact != case.fact:
             return f"fact {self._id(route)} fired"

@@ -50,4 +50,5 @@ def _settled(record: dict[str, Any], config: Config) -> bool:
 
 
 def _as_recorded(record: dict[str, Any]) -> TuneResult:
-    return TuneResult(**record | {"failed": tuple(FailedFact(**failed) for failed in record["failed"])})
+    failed = tuple(FailedFact(**one) for one in record["failed"])
+    return TuneResult(**record | {"failed": failed, "known": tuple(record.get("known", ()))})

@@ -15,7 +15,7 @@ from memtune.backbone import AnswerStates, Backbone
 from memtune.config import Config
 from memtune.events import Note, OnEvent, Progress
 from memtune.fact import Fact
-from memtune.memory.fit import Told, fit_values, token_losses
+from memtune.memory.fit import Told, fit_values, likeliest, token_losses
 from memtune.memory.module import Memory
 from memtune.memory.router import Route
 from memtune.prompts import EncodedFact
@@ -71,7 +71,8 @@ def _by_number(told: Told, numbers: Tensor) -> Told:
 class Teacher:
     """Teaches facts by their number in ``memory``. ``reasons``: why a fact was not accepted, in words.
 
-    ``told`` hears of the steps of every fit, of each token by the number of its expert.
+    ``skip_known``: facts that the backbone says by itself are left to it; their numbers are ``known``. ``told`` hears
+    of the steps of every fit, of each token by the number of its expert.
     """
 
     def __init__(
@@ -83,12 +84,15 @@ class Teacher:
         on_event: OnEvent,
         *,
         told: Told | None = None,
+        skip_known: bool = False,
     ) -> None:
         self.facts, self.memory, self.backbone = facts, memory, backbone
         self.config, self.on_event, self.told = config, on_event, told
         self.bank = memory.bank
         self.low = backbone.readout.rows(memory.projections.up)
+        self.skip_known = skip_known
         self.reasons: dict[int, str] = {}
+        self.known: set[int] = set()
         self.verified = self.verified_exact = 0
 
     def own_route(self, fact: int, route: Route) -> bool:
@@ -103,7 +107,10 @@ class Teacher:
         items = [self.backbone.prompts.fact(self.facts[i]) for i in numbers]
         states = self.backbone.answer_states(items)
         lessons = [_Lesson(*lesson) for lesson in zip(numbers, items, states, strict=True)]
-        routes = self.memory.router.route([item.question for item in items], [state.early for state in states])
+        if self.skip_known:
+            lessons = self._unknown(lessons)
+        questions, early = [one.item.question for one in lessons], [one.states.early for one in lessons]
+        routes = self.memory.router.route(questions, early)
         open_ = [one for one, route in zip(lessons, routes, strict=True) if self.own_route(one.fact, route)]
         for margin in MARGINS:
             if not open_:
@@ -114,6 +121,13 @@ class Teacher:
         for lesson in open_:
             loss = float(self.bank.loss[lesson.fact])
             self.reasons[lesson.fact] = f"loss {loss:.4f} nats per answer token after {len(MARGINS)} fits"
+
+    def _unknown(self, lessons: Sequence[_Lesson]) -> list[_Lesson]:
+        """Those of which the backbone would say another token somewhere: greedy generation says the others exactly."""
+        hits = likeliest(_final(lessons), self.backbone.readout) == _targets(lessons)
+        own = hits.split([lesson.item.experts for lesson in lessons])
+        self.known |= {lesson.fact for lesson, said in zip(lessons, own, strict=True) if said.all()}
+        return [lesson for lesson in lessons if lesson.fact not in self.known]
 
     def _fit(self, lessons: Sequence[_Lesson], goal: float) -> None:
         hidden, targets = _final(lessons), _targets(lessons)
@@ -166,8 +180,9 @@ class Teacher:
             asker.attachment.detach()
 
     def failed(self) -> tuple[FailedFact, ...]:
-        """Every fact that is not accepted."""
-        return tuple(map(self._failed, torch.nonzero(~self.bank.accepted).squeeze(1).tolist()))
+        """Every fact that is not accepted, and not known without it."""
+        missed = torch.nonzero(~self.bank.accepted).squeeze(1).tolist()
+        return tuple(self._failed(i) for i in missed if i not in self.known)
 
     def _failed(self, i: int) -> FailedFact:
         fact: Fact = self.facts[i]

@@ -42,25 +42,32 @@ class TuneResult:
     interrupted: bool
     failed: tuple[FailedFact, ...]
     fit_seconds: float = 0.0  # of them, without verifying; 0 where others fitted the facts
+    known: tuple[str, ...] = ()  # facts that were left to the backbone, which says them by itself
 
     @property
     def met(self) -> bool:
-        return self.learned == self.facts and not self.interrupted
+        return self.learned + len(self.known) == self.facts and not self.interrupted
 
 
 def tune(
-    project_dir: Path, config: Config, *, on_event: OnEvent = ignore, backbone: Backbone | None = None
+    project_dir: Path,
+    config: Config,
+    *,
+    skip_known: bool = False,
+    on_event: OnEvent = ignore,
+    backbone: Backbone | None = None,
 ) -> TuneResult:
     """Every fact of the project is accepted, or listed as failed; the state is saved either way, also on Ctrl-C.
 
     Acceptance of a fact: mean answer-token loss at most ``until_loss`` nats, every answer token above one half, the
     router choosing it for its own question, and, where it was asked, ``generate()`` saying the answer and stopping.
+    ``skip_known``: facts that are not learned yet and that the backbone says exactly by itself take the null route.
     Raises ProjectError, ModelError.
     """
     project = Project(project_dir)
     backbone = backbone_of(project, backbone, on_event)
     with project.writing():
-        return _everything(Tuning(project, backbone, config, on_event))
+        return _everything(Tuning(project, backbone, config, on_event, skip_known))
 
 
 def _everything(run: Tuning) -> TuneResult:
@@ -109,6 +116,7 @@ def summary(
         interrupted=interrupted,
         failed=teacher.failed(),
         fit_seconds=fit_seconds,
+        known=tuple(teacher.facts[i].id for i in sorted(teacher.known)),
     )
 
 
@@ -119,9 +127,12 @@ class Tuning:
     that fits all of them.
     """
 
-    def __init__(self, project: Project, backbone: Backbone, config: Config, on_event: OnEvent) -> None:
+    def __init__(
+        self, project: Project, backbone: Backbone, config: Config, on_event: OnEvent, skip_known: bool = False
+    ) -> None:
         self.project, self.on_event = project, on_event
-        self.teacher = Teacher(load_facts(project), load_memory(project), backbone, config, on_event)
+        memory = load_memory(project)
+        self.teacher = Teacher(load_facts(project), memory, backbone, config, on_event, skip_known=skip_known)
         self.bank = self.teacher.bank
         self.started = time.monotonic()
         self._reopen()

@@ -40,12 +40,15 @@ VerifyOption = Annotated[
 
 
 @app.command(
-    epilog="\b\nExamples:\n  memtune tune\n  memtune tune --until-loss 0.001 --verify all\n  memtune tune --shard 3/8\n"
-    "  memtune tune --engine ray --shards 8"
+    epilog="\b\nExamples:\n  memtune tune\n  memtune tune --until-loss 0.001 --verify all\n"
+    "  memtune tune --skip known\n  memtune tune --shard 3/8\n  memtune tune --engine ray --shards 8"
 )
 def tune(
     until_loss: UntilLossOption = None,
     verify: VerifyOption = None,
+    skip: Annotated[
+        str | None, typer.Option(metavar="known", help="Leave facts that the model says exactly by itself to it.")
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Fit part I of N alone, for merge; auto: as torchrun numbers its processes."),
@@ -73,11 +76,14 @@ def tune(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config, until_loss=until_loss, verify=verify, seed=seed)
+        _check_skip(skip, shard, engine)
         if shard is not None:
             _check_local("--shard", engine, address, shards)
             _tune_shard(shown, project, settings, shard)
         else:
             run = _engine(engine, address, shards)
+            if skip:
+                run = partial(run, skip_known=True)
             _show_tuned(shown, run(project, settings, on_event=shown.on_event), project)
 
 
@@ -108,6 +114,13 @@ def _check_local(option: str, engine: str, address: str | None, shards: int | No
         raise ConfigError(f"--engine is {engine!r}", hint="--engine takes one of: local, ray")
     if engine == "ray" or address is not None or shards is not None:
         raise ConfigError(f"--engine ray, --address and --shards do not go with {option}", hint="memtune tune --help")
+
+
+def _check_skip(skip: str | None, shard: str | None, engine: str) -> None:
+    if skip not in (None, "known"):
+        raise ConfigError(f"--skip is {skip!r}", hint="--skip takes: known")
+    if skip and (shard is not None or engine != "local"):
+        raise ConfigError("--skip does not go with --shard and --engine ray", hint="memtune tune --help")
 
 
 def _show_tuned(shown: ui.Ui, result: TuneResult, project: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from .kernels import kernels_for
 from .readout import Readout
 
-__all__ = ["Told", "fit_values", "token_losses"]
+__all__ = ["Told", "fit_values", "likeliest", "token_losses"]
 
 # Hears, before each step: the steps done so far, the tokens (n,) that went on until then, and their losses (n,), nats.
 Told = Callable[[int, Tensor, Tensor], None]
@@ -164,3 +164,10 @@ def token_losses(hidden: Tensor, targets: Tensor, readout: Readout) -> Tensor:
     rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
     losses = [F.cross_entropy(readout(h), y, reduction="none") for h, y in rows]
     return torch.cat(losses) if losses else hidden.new_zeros(0)
+
+
+@torch.inference_mode()
+def likeliest(hidden: Tensor, readout: Readout) -> Tensor:
+    """The token that the model would say after each of the final states ``(tokens, hidden)``: int64 ``(tokens,)``."""
+    said = [readout(h).argmax(1) for h in hidden.split(ROWS)]
+    return torch.cat(said) if said else hidden.new_zeros(0, dtype=torch.long)

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import PAIR_CAP, cut, fields, size
+from memtune.ui.parts import PAIR_CAP, cut, few, fields, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def tune_view(result: TuneResult) -> Iterable[RenderableType]:
     before = f", {result.already:,} of them before this run" if result.already else ""
     target = f"{result.until_loss:g} nats per answer token or less"
     losses = f"median {result.loss_median:.2g}, max {result.loss_max:.2g}, worst token {result.worst_token:.2g}"
+    known = f"{len(result.known):,} facts, left to the backbone: {few(result.known)}"
     yield fields(
+        **({"known": known} if result.known else {}),
         learned=f"{result.learned:,} of {result.facts:,} facts at {target}{before}",
         loss=losses if result.learned else "no fact was learned",
         verified=f"{result.verified_exact:,} of {result.verified:,} facts said exactly by generate()",
