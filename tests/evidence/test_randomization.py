@@ -111,7 +111,7 @@ def test_what_is_stored_is_what_the_bank_holds(arm, other_memory):
 
 def test_two_runs_are_alike(arm, memory, randomly, backbone, config):
     again = teach_memory(RANDOM, randomly, with_answers(memory, randomly, backbone), backbone, config, ignore)
-    assert replace(again, seconds=arm.seconds) == arm
+    assert replace(again, seconds=arm.seconds, processor_seconds=arm.processor_seconds) == arm
 
 
 def test_other_answers_behind_the_same_router_leave_the_first_memory_alone(arm, memory, backbone):
