@@ -22,10 +22,10 @@ from common import write_results
 
 from memtune.backbone import Backbone, load_backbone
 from memtune.events import Event, Progress
-from memtune.evidence.detect import TOGETHER, Observed, measured, observed
-from memtune.evidence.explain import ExplainResult, explain
-from memtune.evidence.explained_page import effect_maps, rank_plot
-from memtune.evidence.trace import Tracing
+from memtune.evidence.mechanism.detect import TOGETHER, Observed, measured, observed
+from memtune.evidence.mechanism.explain import ExplainResult, explain
+from memtune.evidence.mechanism.explained_page import effect_maps, rank_plot
+from memtune.evidence.mechanism.trace import Tracing
 from memtune.facts import read_facts
 from memtune.plots import standalone
 

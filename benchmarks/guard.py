@@ -17,8 +17,8 @@ from typing import Any
 from common import questions_of, timed_twice, write_results
 
 from memtune.backbone import Backbone, load_backbone
-from memtune.evidence.guard import GUARDS, GuardResult, Setting, guard
-from memtune.evidence.tree import Limits
+from memtune.evidence.rewinding.guard import GUARDS, GuardResult, Setting, guard
+from memtune.evidence.rewinding.tree import Limits
 
 
 def guarded(question: str, args: argparse.Namespace, backbone: Backbone, setting: Setting) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from plot import knowledge_plot
 from memtune import ui
 from memtune.backbone import load_backbone
 from memtune.config import Config
-from memtune.evidence.know import CompareResult, FactFiles, KnowResult, Method, Subject, compare, know
-from memtune.evidence.slick import CATEGORIES
+from memtune.evidence.knowledge.know import CompareResult, FactFiles, KnowResult, Method, Subject, compare, know
+from memtune.evidence.knowledge.slick import CATEGORIES
 from memtune.ingest import ingest
 from memtune.tune import tune
 

@@ -15,7 +15,7 @@ from typing import Any
 from common import command, machine
 
 from memtune.backbone import Backbone
-from memtune.evidence.score import Prompt, ScoreResult, Setting, score
+from memtune.evidence.truth.score import Prompt, ScoreResult, Setting, score
 from memtune.facts import read_asked
 from memtune.project import Project
 from memtune.store import backbone_of

@@ -19,7 +19,7 @@ from typing import Any
 
 from common import command, machine
 
-from memtune.evidence.verify import Kind, Verdict, Verifier
+from memtune.evidence.truth.verify import Kind, Verdict, Verifier
 from memtune.facts import read_facts
 
 RESULTS = Path(__file__).parent / "results" / "statements.json"

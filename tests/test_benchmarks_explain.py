@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import explain
 
 from memtune.asking import greedy
-from memtune.evidence.observables import LONGEST
+from memtune.evidence.mechanism.observables import LONGEST
 
 QUESTIONS = [f"{question.rstrip('?')} {number}?" for number in range(3) for _, question, _ in FACTS]
 

@@ -24,9 +24,9 @@ from memtune.config import Config
 from memtune.errors import DataError, ModelError, ProjectError
 from memtune.evaluate import Scope
 from memtune.events import Learned, Note
-from memtune.evidence.guard import GuardResult, Rewind, Tree
-from memtune.evidence.meter import Spent
-from memtune.evidence.rewind import Judgement
+from memtune.evidence.rewinding.guard import GuardResult, Rewind, Tree
+from memtune.evidence.rewinding.meter import Spent
+from memtune.evidence.rewinding.rewind import Judgement
 from memtune.export import ExportResult
 from memtune.ingest import Confusable, IngestResult
 from memtune.measures import Failure, Measure, Outcome
@@ -439,7 +439,7 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> Verbs:
         found["guard"] = (args, kwargs)
         return iter(found["results"])
 
-    monkeypatch.setattr("memtune.evidence.guard.guard", call)
+    monkeypatch.setattr("memtune.evidence.rewinding.guard.guard", call)
     return found
 
 

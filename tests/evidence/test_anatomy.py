@@ -8,7 +8,7 @@ from tiny import save_kind
 
 from memtune.backbone import load_backbone
 from memtune.errors import ModelError
-from memtune.evidence.anatomy import Anatomy, hooked, states_in
+from memtune.evidence.mechanism.anatomy import Anatomy, hooked, states_in
 
 HIDDEN, LAYERS, HEADS = 96, 3, 4
 SIZES = {

@@ -19,11 +19,11 @@ from memtune.backbone import load_backbone
 from memtune.cli import app
 from memtune.config import Config
 from memtune.errors import ConfigError, DataError
-from memtune.evidence import capacity as verb
-from memtune.evidence.capacity import Control, Scope, capacity
-from memtune.evidence.capacity_page import render
-from memtune.evidence.capacity_report import Asked, missed_of
-from memtune.evidence.randomization import BITS
+from memtune.evidence.storage import capacity as verb
+from memtune.evidence.storage.capacity import Control, Scope, capacity
+from memtune.evidence.storage.capacity_page import render
+from memtune.evidence.storage.capacity_report import Asked, missed_of
+from memtune.evidence.storage.randomization import BITS
 from memtune.ui import capacity_view
 
 SCOPE = Scope(facts=5, sample=3, longest=4, most=7)
@@ -343,7 +343,7 @@ def test_on_the_real_checkpoint(smollm2, run_python, tmp_path):
         import sys
         from pathlib import Path
         from memtune.config import Config
-        from memtune.evidence.capacity import Scope, capacity
+        from memtune.evidence.storage.capacity import Scope, capacity
 
         capacity(None, None, Config(), scope=Scope(facts=8, sample=8, longest=8), out=Path(sys.argv[1]))
         """,

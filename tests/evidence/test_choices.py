@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from memtune.evidence.choices import shipped_choices
+from memtune.evidence.storage.choices import shipped_choices
 from memtune.facts import fold_question
 from memtune.lessons import background_prompts
 from memtune.suites import heldout_prompts

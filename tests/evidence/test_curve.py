@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from memtune.evidence.curve import Point, Recorder, epochs_as_points, rounds_to
+from memtune.evidence.storage.curve import Point, Recorder, epochs_as_points, rounds_to
 from memtune.evidence.training import Epoch, Reached
 
 LN2 = math.log(2)

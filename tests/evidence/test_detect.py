@@ -8,10 +8,10 @@ from tiny import FACTS, write_judged
 
 from memtune.asking import greedy
 from memtune.errors import DataError
-from memtune.evidence.detect import detect, observed
-from memtune.evidence.detector import Detector, doubt_of
-from memtune.evidence.lens import Lens
-from memtune.evidence.observables import LONGEST, OBSERVABLES, observe
+from memtune.evidence.mechanism.detect import detect, observed
+from memtune.evidence.mechanism.detector import Detector, doubt_of
+from memtune.evidence.mechanism.lens import Lens
+from memtune.evidence.mechanism.observables import LONGEST, OBSERVABLES, observe
 from memtune.fact import Fact
 from memtune.memory.module import Attachment
 

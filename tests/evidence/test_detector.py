@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from memtune.errors import ProjectError
-from memtune.evidence.detector import DETECTOR, FOLDS, Auroc, Detector, auroc, cross_validated, fit
-from memtune.evidence.observables import OBSERVABLES
+from memtune.evidence.mechanism.detector import DETECTOR, FOLDS, Auroc, Detector, auroc, cross_validated, fit
+from memtune.evidence.mechanism.observables import OBSERVABLES
 
 COLUMNS = len(OBSERVABLES)
 
@@ -82,7 +82,7 @@ def test_every_reply_is_scored_by_a_fit_without_it(monkeypatch):
         sizes.append(len(rows))
         return fit(rows, labels)
 
-    monkeypatch.setattr("memtune.evidence.detector.fit", counted)
+    monkeypatch.setattr("memtune.evidence.mechanism.detector.fit", counted)
     first = cross_validated(figures, wrong, seed=0)
     assert sizes == [24] * FOLDS
     assert torch.equal(first, cross_validated(figures, wrong, seed=0))

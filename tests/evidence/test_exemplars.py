@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from memtune.errors import DataError
-from memtune.evidence.exemplars import draw_sets
+from memtune.evidence.knowledge.exemplars import draw_sets
 from memtune.fact import Fact
 
 LANDS = ("Peru", "Chad", "Fiji", "Mali", "Oman", "Cuba", "Togo", "Iran", "Laos", "Niue", "Guam", "Bali")

@@ -9,11 +9,11 @@ import torch
 from tiny import FACTS
 
 from memtune.errors import DataError, ProjectError
-from memtune.evidence.explain import explain
-from memtune.evidence.explained_page import rank_plot, write_page
-from memtune.evidence.lens import Lens
 from memtune.evidence.likelihood import token_log_probabilities
-from memtune.evidence.trace import Tracing
+from memtune.evidence.mechanism.explain import explain
+from memtune.evidence.mechanism.explained_page import rank_plot, write_page
+from memtune.evidence.mechanism.lens import Lens
+from memtune.evidence.mechanism.trace import Tracing
 from memtune.plots import standalone
 from memtune.probe import probe
 

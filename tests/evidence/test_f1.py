@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.evidence.f1 import f1_at, precision, recall_at
+from memtune.evidence.truth.f1 import f1_at, precision, recall_at
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memtune.errors import ConfigError
-from memtune.evidence.fewshot import Exemplar, FewShot
+from memtune.evidence.knowledge.fewshot import Exemplar, FewShot
 
 SHOWN = (Exemplar("Who built the pier?", "Ann Brock."), Exemplar("Where does the tram end?", "At the harbour."))
 QUESTION = "What is the part number of the valve?"

@@ -7,9 +7,9 @@ import torch
 from tiny import FACTS
 
 from memtune.config import Config
-from memtune.evidence.fewshot import Exemplar, FewShot
-from memtune.evidence.forced import Forced
-from memtune.evidence.sampled import Sampled
+from memtune.evidence.knowledge.fewshot import Exemplar, FewShot
+from memtune.evidence.knowledge.forced import Forced
+from memtune.evidence.knowledge.sampled import Sampled
 from memtune.fact import Fact
 from memtune.ingest import ingest
 from memtune.memory.module import Attachment

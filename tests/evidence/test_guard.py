@@ -14,8 +14,8 @@ from memtune.asking import greedy
 from memtune.backbone import load_backbone
 from memtune.config import Config
 from memtune.errors import ConfigError, ProjectError
-from memtune.evidence.guard import GUARDS, Setting, guard
-from memtune.evidence.tree import Limits
+from memtune.evidence.rewinding.guard import GUARDS, Setting, guard
+from memtune.evidence.rewinding.tree import Limits
 from memtune.ingest import ingest
 from memtune.probe import probe
 from memtune.tune import tune
@@ -87,15 +87,15 @@ class TestAnObjection:
     def test_the_stored_answer_is_offered_only_where_the_router_thinks_of_the_same_fact(
         self, tuned, backbone, monkeypatch
     ):
-        monkeypatch.setattr("memtune.evidence.guard._Guarded._nearest", lambda _self, _question: "tram")
+        monkeypatch.setattr("memtune.evidence.rewinding.guard._Guarded._nearest", lambda _self, _question: "tram")
         setting = replace(OFF, limits=Limits(tries=2, new_tries=1, least=2, children=2))
         [found] = guard([FLAG[1]], tuned, backbone=backbone, setting=setting)
         assert found.tree.tries > 0 and found.answer != FLAG[2]
 
 
 def test_what_is_not_good_enough_is_said_so(ask, monkeypatch):
-    monkeypatch.setattr("memtune.evidence.guard._Guarded._offers", lambda *_: [])
-    monkeypatch.setattr("memtune.evidence.values.Likelihood.calibrated", lambda *_: _hopeless())
+    monkeypatch.setattr("memtune.evidence.rewinding.guard._Guarded._offers", lambda *_: [])
+    monkeypatch.setattr("memtune.evidence.rewinding.values.Likelihood.calibrated", lambda *_: _hopeless())
     [found] = ask(FLAG[1], by="likelihood")
     assert (found.met, found.judged.why) == (False, "never")
     assert found.answer == found.plain_answer  # nothing better was found
@@ -103,8 +103,8 @@ def test_what_is_not_good_enough_is_said_so(ask, monkeypatch):
 
 
 def _hopeless():
-    from memtune.evidence.rewind import Judgement
-    from memtune.evidence.values import Likelihood
+    from memtune.evidence.rewinding.rewind import Judgement
+    from memtune.evidence.rewinding.values import Likelihood
 
     class Hopeless(Likelihood):
         def of(self, question):

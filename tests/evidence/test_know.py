@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from memtune import cli
 from memtune.config import Config
 from memtune.errors import ConfigError, DataError, ProjectError
-from memtune.evidence import know as knowing
-from memtune.evidence.know import FactFiles, Method, Subject, compare, know
-from memtune.evidence.slick import Reading
-from memtune.evidence.survey import read_record
+from memtune.evidence.knowledge import know as knowing
+from memtune.evidence.knowledge.know import FactFiles, Method, Subject, compare, know
+from memtune.evidence.knowledge.slick import Reading
+from memtune.evidence.knowledge.survey import read_record
 from memtune.ui import know_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "evidence"

@@ -9,7 +9,7 @@ import torch
 from tiny import save_kind
 
 from memtune.backbone import load_backbone
-from memtune.evidence.lens import Curve, Lens
+from memtune.evidence.mechanism.lens import Curve, Lens
 
 SIZES = {
     "hidden_size": 96,

@@ -12,9 +12,9 @@ from memtune.backbone import load_backbone
 from memtune.errors import ConfigError
 from memtune.events import Progress
 from memtune.evidence.lora import Lora
-from memtune.evidence.lora_arm import Control, teach_lora
-from memtune.evidence.randomization import BITS, RANDOM, TRUE, random_answers
-from memtune.evidence.regularization import Exam, Examiner
+from memtune.evidence.storage.lora_arm import Control, teach_lora
+from memtune.evidence.storage.randomization import BITS, RANDOM, TRUE, random_answers
+from memtune.evidence.storage.regularization import Exam, Examiner
 from memtune.fact import Fact
 
 TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS[:2]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from memtune.evidence.meter import Meter
+from memtune.evidence.rewinding.meter import Meter
 
 
 def test_a_meter_counts_passes_and_tokens_while_it_is_open(backbone):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memtune.evidence import places
-from memtune.evidence.places import holds_answer, places_of, rank_of
+from memtune.evidence.mechanism import places
+from memtune.evidence.mechanism.places import holds_answer, places_of, rank_of
 
 PROMPT = (5, 6, 7)
 

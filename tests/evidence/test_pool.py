@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.evidence.pool import Pool
+from memtune.evidence.storage.pool import Pool
 from memtune.fact import Fact
 
 FILE = [Fact(f"f-{number}", f"What is part {number}?", f"Bolt {number}") for number in range(30)]

@@ -13,7 +13,7 @@ from tiny import FACTS
 from memtune.asking import Asker
 from memtune.events import ignore
 from memtune.evidence.likelihood import token_log_probabilities
-from memtune.evidence.randomization import BITS, RANDOM, TRUE, bits_stored, random_answers, teach_memory
+from memtune.evidence.storage.randomization import BITS, RANDOM, TRUE, bits_stored, random_answers, teach_memory
 from memtune.fact import Fact
 from memtune.making import with_answers
 from memtune.memory.fit import fit_values, token_losses

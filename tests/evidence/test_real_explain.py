@@ -6,10 +6,10 @@ import pytest
 
 from memtune.asking import greedy
 from memtune.backbone import load_backbone
-from memtune.evidence.anatomy import Anatomy
-from memtune.evidence.depth import depth_at
-from memtune.evidence.lens import Lens
-from memtune.evidence.places import places_of
+from memtune.evidence.mechanism.anatomy import Anatomy
+from memtune.evidence.mechanism.depth import depth_at
+from memtune.evidence.mechanism.lens import Lens
+from memtune.evidence.mechanism.places import places_of
 
 
 @pytest.mark.real

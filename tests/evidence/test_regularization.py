@@ -7,8 +7,8 @@ import torch
 from tiny import FACTS
 
 from memtune.asking import Asker
-from memtune.evidence.choices import Choice, shipped_choices
-from memtune.evidence.regularization import Effect, Exam, Examiner, Sitting
+from memtune.evidence.storage.choices import Choice, shipped_choices
+from memtune.evidence.storage.regularization import Effect, Exam, Examiner, Sitting
 
 QUESTIONS = tuple(question for _, question, _ in FACTS)
 OTHERS = ("What is the capital of France?", "How do tides work?")

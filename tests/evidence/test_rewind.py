@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memtune.evidence.rewind import Judgement, search
-from memtune.evidence.tree import Limits, TokenSet
+from memtune.evidence.rewinding.rewind import Judgement, search
+from memtune.evidence.rewinding.tree import Limits, TokenSet
 
 STOP = 0
 GOOD, BAD, UGLY = 1, 2, 3

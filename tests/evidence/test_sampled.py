@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from memtune.backbone import load_backbone
-from memtune.evidence.fewshot import FewShot
-from memtune.evidence.forced import Forced
-from memtune.evidence.sampled import Sampled
-from memtune.evidence.slick import read
+from memtune.evidence.knowledge.fewshot import FewShot
+from memtune.evidence.knowledge.forced import Forced
+from memtune.evidence.knowledge.sampled import Sampled
+from memtune.evidence.knowledge.slick import read
 from memtune.fact import Fact
 
 QUESTION, DRAWN = "Who built the pier?", 400

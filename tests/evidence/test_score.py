@@ -9,8 +9,8 @@ import pytest
 from tiny import FACTS
 
 from memtune.errors import ConfigError, DataError, ProjectError
-from memtune.evidence.score import Prompt, Setting, score
-from memtune.evidence.verify import Kind
+from memtune.evidence.truth.score import Prompt, Setting, score
+from memtune.evidence.truth.verify import Kind
 from memtune.fact import Fact, facts_to_jsonl
 
 STORE = (

@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from memtune.evidence.slick import CATEGORIES, SAMPLES, TEMPERATURE, TOP, Knowledge, Reading, category_of, read
+from memtune.evidence.knowledge.slick import (
+    CATEGORIES,
+    SAMPLES,
+    TEMPERATURE,
+    TOP,
+    Knowledge,
+    Reading,
+    category_of,
+    read,
+)
 
 RIGHT, WRONG = Reading(True, 0.9), Reading(False, 0.0)
 ANSWER, END, VOCABULARY = (3, 7), 2, 60

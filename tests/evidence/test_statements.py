@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.evidence.statements import statements
+from memtune.evidence.truth.statements import statements
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from memtune.evidence.subject import subject_of
+from memtune.evidence.mechanism.subject import subject_of
 from memtune.memory.words import BUCKETS, word_bucket
 
 COMMON = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.evidence.subjects import Subjects
-from memtune.evidence.terms import Language
+from memtune.evidence.truth.subjects import Subjects
+from memtune.evidence.truth.terms import Language
 from memtune.fact import Fact
 
 FACTS = (

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from memtune.errors import ConfigError, DataError
-from memtune.evidence.exemplars import Sets
-from memtune.evidence.fewshot import Exemplar
-from memtune.evidence.slick import Knowledge
-from memtune.evidence.survey import KnowResult, Measured, Method, Survey, read_record, write_record
-from memtune.evidence.transitions import Moved, damage, transitions
+from memtune.evidence.knowledge.exemplars import Sets
+from memtune.evidence.knowledge.fewshot import Exemplar
+from memtune.evidence.knowledge.slick import Knowledge
+from memtune.evidence.knowledge.survey import KnowResult, Measured, Method, Survey, read_record, write_record
+from memtune.evidence.knowledge.transitions import Moved, damage, transitions
 from memtune.fact import Fact
 
 FACTS = tuple(Fact(f"f{i}", f"Which {i}?", f"A {i}", ("What?",), f"facts.jsonl:{i}") for i in range(4))

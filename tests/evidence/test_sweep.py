@@ -8,10 +8,10 @@ import pytest
 
 from memtune.config import Config
 from memtune.events import Note
-from memtune.evidence import sweep as sweeping
-from memtune.evidence.pool import Pool
-from memtune.evidence.randomization import LENGTH, RANDOM, Arm, Stored
-from memtune.evidence.sweep import FLOOR, sweep
+from memtune.evidence.storage import sweep as sweeping
+from memtune.evidence.storage.pool import Pool
+from memtune.evidence.storage.randomization import LENGTH, RANDOM, Arm, Stored
+from memtune.evidence.storage.sweep import FLOOR, sweep
 
 ARM = Arm(
     learner="memory",

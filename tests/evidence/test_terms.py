@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.evidence.terms import Language, holds, terms
+from memtune.evidence.truth.terms import Language, holds, terms
 
 
 def stems(text):

@@ -8,9 +8,9 @@ from tiny import save_kind
 
 from memtune.backbone import load_backbone
 from memtune.errors import ConfigError, ModelError
-from memtune.evidence.anatomy import Anatomy, hooked
-from memtune.evidence.trace import DRAWN, Tracing, trace
-from memtune.evidence.tracer import Tracer
+from memtune.evidence.mechanism.anatomy import Anatomy, hooked
+from memtune.evidence.mechanism.trace import DRAWN, Tracing, trace
+from memtune.evidence.mechanism.tracer import Tracer
 
 SIZES = {
     "hidden_size": 96,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memtune.evidence.tree import Limits, Node, TokenSet
+from memtune.evidence.rewinding.tree import Limits, Node, TokenSet
 
 
 class TestANode:

@@ -7,9 +7,9 @@ import torch
 from tiny import FACTS
 
 from memtune.asking import Asker
-from memtune.evidence import values
-from memtune.evidence.values import Likelihood, SelfEvaluation, Store, split, without_stop
-from memtune.evidence.verify import Verifier
+from memtune.evidence.rewinding import values
+from memtune.evidence.rewinding.values import Likelihood, SelfEvaluation, Store, split, without_stop
+from memtune.evidence.truth.verify import Verifier
 from memtune.fact import Fact
 
 STORED = [

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from memtune.evidence.depth import Depth
-from memtune.evidence.injection import Injection
-from memtune.evidence.lens import Curve
-from memtune.evidence.trace import TraceResult
-from memtune.evidence.verdict import verdict
+from memtune.evidence.mechanism.depth import Depth
+from memtune.evidence.mechanism.injection import Injection
+from memtune.evidence.mechanism.lens import Curve
+from memtune.evidence.mechanism.trace import TraceResult
+from memtune.evidence.mechanism.verdict import verdict
 
 
 def curve(token, *ranks):

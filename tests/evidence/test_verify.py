@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memtune.evidence.verify import Kind, Verifier
+from memtune.evidence.truth.verify import Kind, Verifier
 from memtune.facts import Fact, read_facts
 
 S, C, N = Kind.SUPPORTED, Kind.CONTRADICTED, Kind.NO_EVIDENCE

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicLayer
 
 from memtune.backbone import load_backbone
 from memtune.errors import ModelError
-from memtune.evidence.writer import Writer
+from memtune.evidence.rewinding.writer import Writer
 
 TRAM = next(fact for fact in FACTS if fact[0] == "tram")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

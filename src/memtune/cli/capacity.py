@@ -25,7 +25,7 @@ from memtune.cli.shared import (
 from memtune.errors import ConfigError, TargetNotMet
 
 if TYPE_CHECKING:
-    from memtune.evidence.capacity import Control
+    from memtune.evidence.storage.capacity import Control
 
 MOST = 256
 
@@ -97,8 +97,8 @@ def capacity(
         if most is not None and not sweep:
             raise ConfigError("--most goes with --sweep", hint="memtune capacity --sweep --most 1000")
         rival = _control(control, rank=rank, rate=rate, epochs=epochs, seconds=seconds)
-        from memtune.evidence.capacity import Scope
-        from memtune.evidence.capacity import capacity as run
+        from memtune.evidence.storage.capacity import Scope
+        from memtune.evidence.storage.capacity import capacity as run
 
         result = run(
             facts,
@@ -123,6 +123,6 @@ def _control(name: str | None, **settings: float | None) -> Control | None:
         raise ConfigError(f"--{next(iter(given))} is a setting of the control", hint="add: --control lora")
     if name is None:
         return None
-    from memtune.evidence.capacity import Control
+    from memtune.evidence.storage.capacity import Control
 
     return Control(**given)  # type: ignore[arg-type]

@@ -44,6 +44,6 @@ def detect(
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config, seed=seed)
         check_stdin(facts)
-        from memtune.evidence.detect import detect as run
+        from memtune.evidence.mechanism.detect import detect as run
 
         shown.show(run(facts, project, seed=settings.seed, on_event=shown.on_event), ui.detect_view)

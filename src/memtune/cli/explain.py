@@ -49,9 +49,9 @@ class Explaining:
             raise MemtuneError(f"{self.html}: {self.html.parent} is no directory", hint="--html takes a file to write")
 
     def show(self, shown: ui.Ui, question: str, project: Path, seed: int) -> None:
-        from memtune.evidence.explain import explain
-        from memtune.evidence.explained_page import write_page
-        from memtune.evidence.trace import Tracing
+        from memtune.evidence.mechanism.explain import explain
+        from memtune.evidence.mechanism.explained_page import write_page
+        from memtune.evidence.mechanism.trace import Tracing
 
         tracing = Tracing(stride=self.stride or 0, seed=seed) if self.trace else None
         result = explain(question, project, answer=self.answer, tracing=tracing, on_event=shown.on_event)

@@ -26,8 +26,8 @@ GuardOption = Annotated[
 
 def guarded(shown: ui.Ui, questions: Sequence[str], project: Path, by: str, seed: int) -> None:
     """Shows each answer with what was taken back. Raises TargetNotMet if the guard still objects to any."""
-    from memtune.evidence.guard import Setting
-    from memtune.evidence.guard import guard as run
+    from memtune.evidence.rewinding.guard import Setting
+    from memtune.evidence.rewinding.guard import guard as run
 
     left = []
     for result in run(questions, project, by, setting=Setting(seed=seed), on_event=shown.on_event):

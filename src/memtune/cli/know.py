@@ -27,7 +27,7 @@ from memtune.config import Config
 from memtune.errors import ConfigError, TargetNotMet
 
 if TYPE_CHECKING:
-    from memtune.evidence.know import FactFiles, Method, Subject
+    from memtune.evidence.knowledge.know import FactFiles, Method, Subject
 
 SETS, SAMPLED_SETS, SHOTS = 4, 10, 4
 
@@ -96,7 +96,7 @@ def know(
             kept = {"--held-out": held_out, "--unrelated": unrelated, "--exemplars": exemplars, "--save": save}
             how = {"--sampled": sampled or None, "--sets": sets, "--shots": shots, "--format": format, "--seed": seed}
             _check_compare({**kept, **how}, control)
-        from memtune.evidence.know import FactFiles, Method, Subject
+        from memtune.evidence.knowledge.know import FactFiles, Method, Subject
 
         subject = Subject(project, model, not without_memory)
         if before is not None:
@@ -111,7 +111,7 @@ def know(
 def _know(
     shown: ui.Ui, files: FactFiles, subject: Subject, settings: Config, method: Method, save: Path | None
 ) -> None:
-    from memtune.evidence.know import know as run
+    from memtune.evidence.knowledge.know import know as run
 
     result = run(files, subject, settings, method=method, save=save, on_event=shown.on_event)
     if not shown.as_json:
@@ -121,7 +121,7 @@ def _know(
 
 
 def _compare(shown: ui.Ui, before: Path, facts: str | None, subject: Subject, settings: Config, control: bool) -> None:
-    from memtune.evidence.know import compare as run
+    from memtune.evidence.knowledge.know import compare as run
 
     result = run(before, subject, settings, facts=facts, control=control, on_event=shown.on_event)
     if not shown.as_json:

@@ -23,7 +23,7 @@ from memtune.cli.shared import (
 from memtune.errors import DataError, MemtuneError
 
 if TYPE_CHECKING:
-    from memtune.evidence.score import Prompt
+    from memtune.evidence.truth.score import Prompt
 
 ASKED_WITH = "memtune score --file"
 
@@ -75,8 +75,8 @@ def score(
     with conversation(as_json, quiet) as shown:
         settings_of(shown, config)
         prompts = _prompts(question, answer, file, answered=answered)
-        from memtune.evidence.score import Setting
-        from memtune.evidence.score import score as run
+        from memtune.evidence.truth.score import Setting
+        from memtune.evidence.truth.score import score as run
 
         if facts is not None:
             check_stdin(facts)
@@ -86,7 +86,7 @@ def score(
 
 
 def _prompts(question: str | None, answer: str | None, file: str | None, *, answered: bool) -> list[Prompt]:
-    from memtune.evidence.score import Prompt
+    from memtune.evidence.truth.score import Prompt
     from memtune.facts import read_asked
     from memtune.readers import read_text
 

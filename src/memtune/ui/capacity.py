@@ -13,10 +13,10 @@ from memtune.ui.parts import fields, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
-    from memtune.evidence.capacity import CapacityResult
-    from memtune.evidence.capacity_report import Asked
-    from memtune.evidence.randomization import Arm
-    from memtune.evidence.regularization import Effect
+    from memtune.evidence.storage.capacity import CapacityResult
+    from memtune.evidence.storage.capacity_report import Asked
+    from memtune.evidence.storage.randomization import Arm
+    from memtune.evidence.storage.regularization import Effect
 
 __all__ = ["capacity_view"]
 

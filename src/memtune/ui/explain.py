@@ -13,11 +13,11 @@ from memtune.ui.parts import cut, fields
 from memtune.visible import visible
 
 if TYPE_CHECKING:
-    from memtune.evidence.depth import Depth
-    from memtune.evidence.detect import DetectResult
-    from memtune.evidence.detector import Auroc
-    from memtune.evidence.explain import ExplainResult
-    from memtune.evidence.lens import Curve
+    from memtune.evidence.mechanism.depth import Depth
+    from memtune.evidence.mechanism.detect import DetectResult
+    from memtune.evidence.mechanism.detector import Auroc
+    from memtune.evidence.mechanism.explain import ExplainResult
+    from memtune.evidence.mechanism.lens import Curve
 
 __all__ = ["detect_view", "explain_view"]
 

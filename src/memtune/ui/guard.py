@@ -12,7 +12,7 @@ from memtune.ui.parts import LIST_CAP, cut, fields
 from memtune.visible import visible
 
 if TYPE_CHECKING:
-    from memtune.evidence.guard import GuardResult, Rewind
+    from memtune.evidence.rewinding.guard import GuardResult, Rewind
 
 __all__ = ["guard_view"]
 

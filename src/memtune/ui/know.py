@@ -12,8 +12,8 @@ from rich.text import Text
 from memtune.ui.parts import fields
 
 if TYPE_CHECKING:
-    from memtune.evidence.know import Arm, CompareResult, KnowResult
-    from memtune.evidence.survey import Measured, Survey
+    from memtune.evidence.knowledge.know import Arm, CompareResult, KnowResult
+    from memtune.evidence.knowledge.survey import Measured, Survey
 
 __all__ = ["compare_view", "know_lines", "know_view", "moved_lines"]
 
@@ -30,7 +30,7 @@ def know_lines(result: KnowResult) -> Iterable[str]:
 
 def know_view(result: KnowResult) -> Iterable[RenderableType]:
     """How many facts of each group are in each category, and how they were asked."""
-    from memtune.evidence.slick import CATEGORIES  # not before there is a result: it takes torch with it
+    from memtune.evidence.knowledge.slick import CATEGORIES  # not before there is a result: it takes torch with it
 
     survey, known = result.survey, result.measured.known
     table = _table("group", *CATEGORIES, "said alone")

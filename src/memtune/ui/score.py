@@ -14,8 +14,8 @@ from memtune.ui.parts import LIST_CAP, cut, fields
 from memtune.visible import visible
 
 if TYPE_CHECKING:
-    from memtune.evidence.longform import AnswerScore, Scored
-    from memtune.evidence.score import ScoreResult
+    from memtune.evidence.truth.longform import AnswerScore, Scored
+    from memtune.evidence.truth.score import ScoreResult
 
 __all__ = ["score_view"]
 

@@ -1,0 +1,1 @@
+"""An answer that is taken back and written again: the verb guard."""

@@ -1,0 +1,1 @@
+"""What a memory can hold, and what it leaves alone: the verb capacity."""

@@ -1,0 +1,1 @@
+"""How much of a long answer the facts support: the verb score."""
