@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,12 @@ def test_help_imports_nothing_that_takes_long(words: list[str]) -> None:
         f"heavy = {HEAVY} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
+
+
+def test_the_main_job_is_listed_first() -> None:
+    listed = re.findall(r"^  (\w+)  ", run("--help").stdout.split("Commands:")[1], flags=re.MULTILINE)
+    assert listed[:5] == ["ingest", "tune", "probe", "eval", "export"]
+    assert set(listed) >= {"plan", "merge", "know", "capacity", "score", "detect", "audit", "facts"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

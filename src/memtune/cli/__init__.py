@@ -10,6 +10,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from memtune import __version__, ui
 from memtune.cli import capacity, detect, facts, job, know, measure, score, tuning
@@ -18,6 +19,16 @@ from memtune.cli.shared import app
 __all__ = ["app", "main"]
 
 COMMANDS = (job, tuning, measure, know, capacity, score, detect, facts)  # each module adds its own to the app
+# As they are listed: the main job, then what tuning takes, then the instruments.
+ORDER = ("ingest", "tune", "probe", "eval", "export", "plan", "merge", "know", "capacity", "score", "detect", "audit")
+
+
+def _place(command: CommandInfo) -> int:
+    assert command.callback is not None
+    return ORDER.index(command.name or command.callback.__name__)
+
+
+app.registered_commands.sort(key=_place)
 
 
 def main() -> None:
