@@ -485,6 +485,15 @@ def capacity_curves(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def capacity_sweep(result: Result) -> str:
+    """One row for each number of random answers."""
+    rows = [
+        (f"{arm['facts']}", f"{arm['exact']}", f"{arm['bits']:,.0f}", size(arm["stored"]["bytes"]))
+        for arm in result["sweep"]
+    ]
+    return "\n".join(table(("random answers", "said exactly", "bits", "experts"), rows))
+
+
 def capacity_cost(result: Result) -> str:
     """What each learner took and keeps, for either set of answers."""
     titles = ("learner, answers", "answer tokens", "processor seconds a fact", "loss, worst fact", "fitted", "in all")
@@ -577,6 +586,7 @@ def guard(*results: Result) -> str:
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table is made of, and how
     "at the logits": ("at_logits.json", at_logits),
+    "capacity, sweep": ("capacity_sweep.json", capacity_sweep),
     "capacity": ("capacity/capacity.json", capacity),
     "capacity, cost": ("capacity/capacity.json", capacity_cost),
     "capacity, curves": ("capacity/capacity.json", capacity_curves),
