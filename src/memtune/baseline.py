@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from memtune.asking import Answer, Asker, Turns
-from memtune.bench import CHUNK, SPARE, Told
+from memtune.asking import Asker, Turns
+from memtune.bench import SPARE, Told, converse
 from memtune.errors import ConfigError
 from memtune.evidence.retrieval import Notes, as_turns
 from memtune.fact import Fact
@@ -106,11 +106,11 @@ class Rag:
         """The same questions that ``measure`` asked, generated one and all."""
         noted = [self._noted(case) for case in cases]
         limits = [self._limit(case) for case in cases]
-        answers = self._generate([one.turns for one in noted], limits, told)
+        answers = converse(self.asker, [one.turns for one in noted], limits, told, memory=False)
         if measure.wanted == "exact":
             hits = [a.stopped and a.text == case.expected for a, case in zip(answers, cases, strict=True)]
         else:
-            own = self._generate([case.turns for case in cases], limits, told)
+            own = converse(self.asker, [case.turns for case in cases], limits, told, memory=False)
             hits = [one.ids == other.ids for one, other in zip(answers, own, strict=True)]
         good, asked = sum(hits), len(cases)
         low, high = wilson(good, asked)
@@ -162,14 +162,6 @@ class Rag:
 
     def _named(self, case: Case) -> str | None:
         return None if case.fact is None else self.facts[case.fact].id
-
-    def _generate(self, turns: Sequence[Turns], limits: Sequence[int], told: Told) -> list[Answer]:
-        answers: list[Answer] = []
-        for start in range(0, len(turns), CHUNK):
-            part = slice(start, start + CHUNK)
-            answers += self.asker.converse(turns[part], limits[part], memory=False)
-            told(len(turns[part]))
-        return answers
 
     def _timed(self, cases: Sequence[Case], limits: Sequence[int]) -> tuple[float, float, int]:
         """Seconds a question: search, prompt and answer of the baseline; route and answer of memtune."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from memtune.asking import Answer, Asker, said_by
+from memtune.asking import Answer, Asker, Turns, said_by
 from memtune.facts import Fact, fold_question
 from memtune.measures import Case, Failure, Outcome
 from memtune.memory.router import Route
 
-__all__ = ["Bench"]
+__all__ = ["SPARE", "Bench", "Told", "converse"]
 
 CHUNK = 64  # questions between two reports of progress
 SAID, SAID_TOKENS = 10, 32  # misses of a measure for which the backbone's own answer is generated as well
@@ -19,6 +19,18 @@ SHOWN_SAID = 80  # characters
 BASE_ANSWER = 64  # tokens of a turn on which nothing fires, in a conversation that goes on
 SPARE = 8  # tokens behind a fact's answer, to see whether it stops
 Told = Callable[[int], None]  # how many more questions are done
+
+
+def converse(
+    asker: Asker, conversations: Sequence[Turns], limits: Sequence[int], told: Told, *, memory: bool = True
+) -> list[Answer]:
+    """``Asker.converse``, part by part, so that ``told`` hears how far it is."""
+    answers: list[Answer] = []
+    for start in range(0, len(conversations), CHUNK):
+        part = slice(start, start + CHUNK)
+        answers += asker.converse(conversations[part], limits[part], memory=memory)
+        told(len(conversations[part]))
+    return answers
 
 
 @dataclass(frozen=True)
@@ -96,12 +108,7 @@ class Bench:
     def routes(self, cases: Sequence[Case]) -> list[Route]:
         """What the router makes of each case's last question, as it stands in its conversation."""
         prompts = self.asker.backbone.prompts
-        questions = []
-        for case in cases:
-            ids = prompts.render(list(case.turns))
-            turns = prompts.format.turns(list(ids), len(ids))
-            questions.append(ids[turns[-1].start : turns[-1].end] if turns else ())
-        return self.asker.attachment.route(questions)
+        return self.asker.attachment.route([prompts.last_question(prompts.render(list(case.turns))) for case in cases])
 
     def distance(self, case: Case) -> float | None:
         """From the nearest stored wording of its fact: 0 the same letters, 1 none in common (1 - difflib ratio)."""
@@ -118,13 +125,7 @@ class Bench:
     def _generate(
         self, cases: Sequence[Case], chosen: Sequence[int], limits: Sequence[int], told: Told, *, memory: bool = True
     ) -> list[Answer]:
-        answers: list[Answer] = []
-        for start in range(0, len(chosen), CHUNK):
-            part = slice(start, start + CHUNK)
-            turns = [cases[i].turns for i in chosen[part]]
-            answers += self.asker.converse(turns, limits[part], memory=memory)
-            told(len(turns))
-        return answers
+        return converse(self.asker, [cases[i].turns for i in chosen], limits, told, memory=memory)
 
     def _recalled(self, case: Case, route: Route, answer: Answer | None, own: Answer | None) -> Outcome:
         """``answer`` is the output where a fact is recognised, ``own`` the backbone's where none is and it is known."""

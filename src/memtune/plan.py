@@ -17,7 +17,7 @@ from memtune.evidence import cost
 from memtune.evidence.cost import Cost, Work
 from memtune.project import Project
 from memtune.shards import Shard
-from memtune.store import backbone_of
+from memtune.store import backbone_of, bytes_of
 from memtune.tune import Tuning
 
 __all__ = ["PlanResult", "PlannedShard", "plan"]
@@ -124,6 +124,6 @@ def _planned(run: Tuning, shard: Shard, seconds_per_token: float) -> PlannedShar
         first=bank.id_of(0) if facts else "",
         last=bank.id_of(len(facts) - 1) if facts else "",
         answer_tokens=bank.sizes.experts,
-        bytes=sum(tensor.numel() * tensor.element_size() for tensor in bank.state_dict().values()),
+        bytes=bytes_of(bank.state_dict().values()),
         seconds=bank.sizes.experts * seconds_per_token,
     )

@@ -95,6 +95,11 @@ class Prompts:
             )
         return prompt[turns[0].start : turns[0].end]
 
+    def last_question(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids of the last question in a rendered conversation, as a memory reads them; none where there is none."""
+        turns = self.format.turns(list(prompt), len(prompt))
+        return prompt[turns[-1].start : turns[-1].end] if turns else ()
+
     def answer(self, text: str) -> tuple[int, ...]:
         """The ids of an answer as they stand behind its prompt, the stop token included."""
         return (*self.ids(text if self.has_template else " " + text), self.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from memtune.project import Project
 
 __all__ = [
     "backbone_of",
+    "bytes_of",
     "check_backbone",
     "keep_facts",
     "load_facts",
@@ -102,6 +104,10 @@ def keep_facts(project: Project, facts: PackedFacts) -> dict[str, dict[str, Any]
     return {"facts": project.keep("facts", "jsonl", lambda path: path.write_bytes(facts.data))}
 
 
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def memory_record(memory: Memory) -> dict[str, int]:
     """How much a memory holds, in the words of the record that ingest leaves."""
     sizes = memory.bank.sizes
@@ -110,7 +116,7 @@ def memory_record(memory: Memory) -> dict[str, int]:
         "wordings": memory.router.sizes.wordings,
         "answer_tokens": sizes.experts,
         "experts": sizes.experts,
-        "bytes": sum(t.numel() * t.element_size() for t in memory.state_dict().values()),
+        "bytes": bytes_of(memory.state_dict().values()),
     }
 
 

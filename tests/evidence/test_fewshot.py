@@ -58,7 +58,7 @@ def test_the_papers_format_is_lines(lines):
 def test_a_memory_reads_the_question_alone_behind_any_exemplars(chat, plain):
     for fewshot in (chat, plain):
         asked = fewshot.prompts.question(QUESTION)
-        assert [fewshot.asked(fewshot.prompt(SHOWN[:n], QUESTION)) for n in range(3)] == [asked] * 3
+        assert [fewshot.prompts.last_question(fewshot.prompt(SHOWN[:n], QUESTION)) for n in range(3)] == [asked] * 3
 
 
 def test_a_turn_ends_at_the_stop_token_and_a_line_at_its_break_too(chat, plain, lines):

@@ -16,6 +16,7 @@ from memtune.evidence.lora import RATE, Lora
 from memtune.evidence.training import BATCH, Epoch, Goal
 from memtune.fact import Fact
 from memtune.prompts import EncodedFact
+from memtune.store import bytes_of
 
 __all__ = ["COUNTED", "PAPER_EPOCHS", "Cost", "Work", "full_tuning", "lora", "memory"]
 
@@ -96,7 +97,7 @@ def _step(adapters: Lora, facts: Sequence[Fact], done: Callable[[], object] = la
 def full_tuning(backbone: Backbone, work: Work, epochs: int = PAPER_EPOCHS) -> Cost:
     """Every weight by gradient descent, by the rule of thumb of 6 operations a weight and token."""
     weights = sum(parameter.numel() for parameter in backbone.model.parameters())
-    size = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
+    size = bytes_of(backbone.model.parameters())
     how = f"6 x {weights:,} weights x {work.tokens:,} tokens"
     return Cost("full fine-tuning", epochs, 6.0 * weights * work.tokens * epochs, None, size, how)
 

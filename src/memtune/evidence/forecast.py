@@ -9,7 +9,7 @@ from typing import Any
 
 from memtune.errors import DataError, ProjectError
 from memtune.project import Project
-from memtune.store import load_memory
+from memtune.store import bytes_of, load_memory
 
 __all__ = ["Forecast", "Held", "forecast"]
 
@@ -55,7 +55,7 @@ def forecast(project_dir: Path, plan_file: Path) -> Forecast:
             hint="memtune plan --json > plan.json, then memtune tune, then memtune plan --check plan.json",
         )
     bank = load_memory(project).bank
-    size = sum(tensor.numel() * tensor.element_size() for tensor in bank.state_dict().values())
+    size = bytes_of(bank.state_dict().values())
     seconds = Held("seconds", plan["alone"], tuned["fit_seconds"])
     return Forecast(planned, (seconds, Held("bytes", sum(shard["bytes"] for shard in plan["shards"]), size)))
 

@@ -13,6 +13,7 @@ from memtune.backbone import Backbone
 from memtune.checkpoints import quiet_transformers
 from memtune.evidence.training import Batch, Epoch, Goal, Reached, batches_of, fact_losses, fit
 from memtune.fact import Fact
+from memtune.store import bytes_of
 
 __all__ = ["ALPHA", "RANK", "RATE", "Lora"]
 
@@ -52,7 +53,7 @@ class Lora:
 
     @property
     def bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.parameters)
+        return bytes_of(self.parameters)
 
     def teach(
         self, facts: Sequence[Fact], goal: Goal, *, rate: float = RATE, told: Callable[[Epoch], None] = _no_one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,10 +18,7 @@ __all__ = ["taught_by_lora"]
 def taught_by_lora(backbone: Backbone, facts: Sequence[Fact], on_event: OnEvent) -> Iterator[None]:
     """The backbone's model, trained until every fact is at the target or the epochs are over; then as it was."""
     goal = Goal()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft's, for transformers
-        lora = Lora.on(backbone)
-    with lora:
+    with Lora.on(backbone) as lora:
         reached = lora.teach(
             facts, goal, told=lambda epoch: on_event(Progress("LoRA, epochs", epoch.number, goal.epochs))
         )

@@ -85,11 +85,6 @@ class FewShot:
         text = text.removeprefix(" ")
         return text.startswith(f"{answer}\n") or (stop is not None and text == answer)
 
-    def asked(self, prompt: Ids) -> Ids:
-        """The question as a memory reads it in a prompt."""
-        turns = self.prompts.format.turns(list(prompt), len(prompt))
-        return prompt[turns[-1].start : turns[-1].end] if turns else ()
-
 
 def _turns(shown: Exemplar) -> tuple[dict[str, str], dict[str, str]]:
     return said_by("user", shown.question.strip()), said_by("assistant", shown.answer)

@@ -66,7 +66,7 @@ class Forced:
         """The number of the stored fact that each prompt asks for."""
         if self.memory is None:
             return [None] * len(prompts)
-        routes = self._routes.of([self.fewshot.asked(prompt) for prompt in prompts])
+        routes = self._routes.of([self.backbone.prompts.last_question(prompt) for prompt in prompts])
         return [route.fact if self.memory.fires(route) else None for route in routes]
 
     def _written(self, states: Tensor, fact: int | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from memtune.backbone import Backbone
 from memtune.evidence.mechanism.anatomy import Anatomy, states_in
 
-__all__ = ["ENTRIES", "Curve", "Lens", "Seen"]
+__all__ = ["ENTRIES", "Curve", "Lens", "Seen", "entropy_of"]
 
 ENTRIES = (100, 10, 1)  # ranks: at which layer a token first comes so far up
 TOP = 3  # likeliest tokens that are kept of each layer
@@ -91,5 +91,9 @@ class Lens:
         chances = logits.log_softmax(-1)
         own = logits.gather(1, tokens)
         ranks = torch.stack([(logits > own[:, i, None]).sum(1) for i in range(tokens.shape[1])], 1) + 1
-        entropy = -(chances.exp() * chances).sum(1)
-        return ranks.cpu(), chances.gather(1, tokens).cpu(), entropy.cpu(), logits.topk(TOP).indices.cpu()
+        return ranks.cpu(), chances.gather(1, tokens).cpu(), entropy_of(chances).cpu(), logits.topk(TOP).indices.cpu()
+
+
+def entropy_of(chances: Tensor) -> Tensor:
+    """Of log-probabilities ``(rows, vocabulary)``: ``(rows,)``, nats."""
+    return -(chances.exp() * chances).sum(1)

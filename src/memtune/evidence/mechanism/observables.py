@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memtune.evidence.mechanism.lens import Lens
+from memtune.evidence.mechanism.lens import Lens, entropy_of
 
 __all__ = ["LONGEST", "OBSERVABLES", "observe"]
 
@@ -32,7 +32,7 @@ def observe(lens: Lens, states: Tensor, reply: Ids) -> tuple[float, ...]:
     """
     reply = reply or (lens.backbone.prompts.stop,)
     chances = lens.logits(states[-1]).log_softmax(-1)
-    entropy = -(chances.exp() * chances).sum(1)
+    entropy = entropy_of(chances)
     own = chances.gather(1, torch.tensor(reply, device=chances.device)[:, None]).squeeze(1)
     weakest = int(own.argmin())
     return (

@@ -82,7 +82,6 @@ def _arm(
     reached: Reached,
     epochs: Sequence[Epoch],
 ) -> Arm:
-    sums = _sums(lora.backbone, facts)
     return Arm(
         learner="LoRA",
         answers=answers,
@@ -98,7 +97,7 @@ def _arm(
         seconds=sum(epoch.seconds for epoch in epochs),
         processor_seconds=0.0,
         stored=Stored(0, sum(parameter.numel() for parameter in lora.parameters), lora.bytes, lora.bytes),
-        bits=bits_stored(sums) if answers == RANDOM else None,
+        bits=bits_stored(_sums(lora.backbone, facts)) if answers == RANDOM else None,
         details=f"rank {control.rank}, AdamW {control.rate:g}",
     )
 

@@ -10,10 +10,8 @@ import math
 import random
 import string
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-from torch import Tensor
 
 from memtune.backbone import Backbone
 from memtune.config import Config
@@ -21,6 +19,7 @@ from memtune.events import OnEvent, Progress
 from memtune.evidence.storage.curve import Point, Recorder, rounds_to
 from memtune.fact import Fact
 from memtune.memory.module import Memory
+from memtune.store import bytes_of
 from memtune.teaching import Teacher
 from memtune.tune import CHUNK
 
@@ -138,10 +137,6 @@ def _stored(memory: Memory) -> Stored:
     return Stored(
         experts=memory.bank.sizes.experts,
         parameters=sum(row.numel() for row in rows),
-        bytes=_bytes(rows),
-        whole=_bytes(memory.state_dict().values()),
+        bytes=bytes_of(rows),
+        whole=bytes_of(memory.state_dict().values()),
     )
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
