@@ -23,7 +23,7 @@ __all__ = ["UNRELATED", "Calibration", "calibrate"]
 
 RESERVE = 0.7  # of the share that is promised; the rest is for what nobody thought of
 UNRELATED = 10  # a stranger may fire so many times less often than a near miss
-FAR = 0.6  # of the strangers, whose nearest stored question is farther than that of the rest
+FAR = 0.8  # of the strangers, whose nearest stored question is farther than that of the rest
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
 CAREFUL = 2.0  # log-odds, at most: what is kin may have asked for the very fact
 NEVER = -1e3  # a score that reaches no threshold
