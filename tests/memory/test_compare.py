@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from memtune.memory import compare as compare_module
 from memtune.memory.compare import EVIDENCE, FEATURES, PER_PAIR, RARITY, WORDS, gate_features
 
 SPELT, EQUAL = 1, 4  # places of a word's figures
@@ -64,3 +65,14 @@ def test_the_sides_are_shown_in_turn(compare):
     forth, back = compare(STORED[:1], STORED[1:2]), compare(STORED[1:2], STORED[:1])
     one, two = (features[:, PER_PAIR:].view(2, WORDS, EVIDENCE) for features in (forth, back))
     assert one[0].allclose(two[1], atol=1e-3) and one[1].allclose(two[0], atol=1e-3)
+
+
+def test_the_longer_the_questions_the_fewer_are_compared_at_once(read, memory, monkeypatch):
+    questions, at_once = read(STORED), []
+    longest = int(questions.offsets.diff().max())
+    features = compare_module._features
+    monkeypatch.setattr(compare_module, "WORDS_PER_CHUNK", 2 * longest)
+    monkeypatch.setattr(compare_module, "_features", lambda a, b: at_once.append(len(a.real)) or features(a, b))
+    pairs = torch.arange(len(STORED)).repeat(2, 1).T
+    assert len(gate_features(questions, questions, pairs, memory.router.reader.idf)) == len(STORED)
+    assert max(at_once) == 2 and sum(at_once) == len(STORED)

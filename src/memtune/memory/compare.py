@@ -31,7 +31,7 @@ COVERAGE = 8  # figures of a side
 PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name?, lengths, coverage
 RAREST_FOUND = 1 + 2 + 2 + 2 + 2  # which of them says how well the asked question's rarest word is spelt in the other
 FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE
-PAIRS_PER_CHUNK = 2048
+WORDS_PER_CHUNK = 32_768  # of a side, padding included: some 1.5 KB each
 GRID = 4096.0  # features are rounded to 1/4096: the last bits of a state depend on the batch it was read in
 SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
 RAREST = 8.0  # nats; about the IDF of a word that only one question holds
@@ -41,9 +41,10 @@ def gate_features(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf:
     """Features float32 ``(pairs, FEATURES)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
     if not len(pairs):
         return torch.zeros(0, FEATURES)
+    longest = max(int(side.offsets.diff()[number].max()) for side, number in zip((asked, stored), pairs.T, strict=True))
     chunks = [
         _features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf))
-        for chunk in pairs.split(PAIRS_PER_CHUNK)
+        for chunk in pairs.split(max(1, WORDS_PER_CHUNK // max(1, longest)))
     ]
     return torch.cat(chunks).mul_(GRID).round_().div_(GRID)
 
