@@ -29,7 +29,7 @@ from memtune.reading import Reading
 
 __all__ = ["Prior", "prior_for"]
 
-VERSION = 8
+VERSION = 9
 D_INDEX = 384
 D_GATE = 64
 FOLDS = 3

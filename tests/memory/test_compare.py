@@ -76,3 +76,15 @@ def test_the_longer_the_questions_the_fewer_are_compared_at_once(read, memory, m
     pairs = torch.arange(len(STORED)).repeat(2, 1).T
     assert len(gate_features(questions, questions, pairs, memory.router.reader.idf)) == len(STORED)
     assert max(at_once) == 2 and sum(at_once) == len(STORED)
+
+
+def test_a_pair_reads_the_same_whatever_is_compared_beside_it(read, memory):
+    """Padding is nobody's partner, and of equal ones the first is."""
+    asked = read(
+        ["Who built it?", "Was the mill at Ostrava there before the mill at Zarnow or the mill at Brno was there?"]
+    )
+    stored, idf = read(STORED), memory.router.reader.idf
+    pairs = torch.cartesian_prod(torch.arange(len(asked)), torch.arange(len(stored)))
+    together = gate_features(asked, stored, pairs, idf)
+    alone = torch.cat([gate_features(asked, stored, pair[None], idf) for pair in pairs])
+    assert (together - alone).abs().max() <= 1 / 4096

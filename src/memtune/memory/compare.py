@@ -32,7 +32,7 @@ PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name
 RAREST_FOUND = 1 + 2 + 2 + 2 + 2  # which of them says how well the asked question's rarest word is spelt in the other
 FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE
 WORDS_PER_CHUNK = 32_768  # of a side, padding included: some 1.5 KB each
-GRID = 4096.0  # features are rounded to 1/4096: the last bits of a state depend on the batch it was read in
+GRID = 4096.0  # figures are rounded to 1/4096: their last bits depend on what is read and compared beside them
 SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
 RAREST = 8.0  # nats; about the IDF of a word that only one question holds
 
@@ -46,7 +46,12 @@ def gate_features(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf:
         _features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf))
         for chunk in pairs.split(max(1, WORDS_PER_CHUNK // max(1, longest)))
     ]
-    return torch.cat(chunks).mul_(GRID).round_().div_(GRID)
+    return _rounded(torch.cat(chunks))
+
+
+def _rounded(figures: Tensor) -> Tensor:
+    """Before the highest of them is looked for as well: else which of equals it is depends on the last bits."""
+    return figures.mul(GRID).round_().div_(GRID)
 
 
 def kin(features: Tensor) -> Tensor:
@@ -83,7 +88,9 @@ class _Side:
         meaning, relation = padded(questions.meaning).float(), padded(questions.relation).float()
         sketch, bucket, kind = sketch_marks(padded(questions.sketch)), padded(questions.buckets), padded(questions.kind)
         tokens = padded(questions.tokens).float().log1p() / 2  # about as large as the other figures
-        return cls(questions.vectors, real, meaning, relation, sketch, bucket, kind, tokens, idf(bucket) * real)
+        return cls(
+            questions.vectors, real, meaning, relation, sketch, bucket, kind, tokens, _rounded(idf(bucket)) * real
+        )
 
     @property
     def name(self) -> Tensor:
@@ -97,8 +104,8 @@ class _Grid:
     spelling: Tensor  # Jaccard index of the sketches
     inside: Tensor  # share of the asked word's sketch that the other holds
     equal: Tensor
-    meaning: Tensor  # cosine
-    relation: Tensor  # cosine
+    meaning: Tensor  # cosine, 0 where negative: no partner is no worse than padding
+    relation: Tensor  # the same
 
     @classmethod
     def of(cls, a: _Side, b: _Side) -> _Grid:
@@ -109,13 +116,13 @@ class _Grid:
             spelling=(both / (size + other - both).clamp_min(1.0)) * real,
             inside=(both / size.clamp_min(1.0)) * real,
             equal=((a.bucket[:, :, None] == b.bucket[:, None, :]) & real).float(),
-            meaning=_cosine(a.meaning, b.meaning) * real,
-            relation=_cosine(a.relation, b.relation) * real,
+            meaning=_alike(a.meaning, b.meaning) * real,
+            relation=_alike(a.relation, b.relation) * real,
         )
 
 
-def _cosine(one: Tensor, two: Tensor) -> Tensor:
-    return F.normalize(one, dim=-1) @ F.normalize(two, dim=-1).transpose(1, 2)
+def _alike(one: Tensor, two: Tensor) -> Tensor:
+    return _rounded((F.normalize(one, dim=-1) @ F.normalize(two, dim=-1).transpose(1, 2)).clamp_min_(0.0))
 
 
 def _features(a: _Side, b: _Side) -> Tensor:
@@ -148,7 +155,8 @@ def _evidence(grid: _Grid, mine: _Side, other: _Side) -> Tensor:
         columns += [own.float(), of_partner(theirs)]
     rows = torch.stack(columns, 2) * mine.real[..., None]
     weight = (mine.idf * (1.2 - torch.maximum(spelt, meant))).masked_fill(~mine.real, -1.0)
-    kept = weight.topk(min(WORDS, weight.shape[1]), 1).indices
+    # Of words that weigh the same the first: which of them topk takes depends on the padding.
+    kept = weight.sort(dim=1, descending=True, stable=True).indices[:, :WORDS]
     rows = rows.gather(1, kept[..., None].expand(-1, -1, EVIDENCE))
     return F.pad(rows, (0, 0, 0, WORDS - rows.shape[1]))
 
@@ -158,7 +166,7 @@ def _coverage(grid: _Grid, side: _Side) -> Tensor:
     spelt, meant = grid.spelling.amax(2), grid.meaning.amax(2)
     either = torch.maximum(spelt, meant)
     names = side.idf * (side.kind >= CAPITAL)
-    rarest = side.idf.max(1, keepdim=True).indices
+    rarest = side.idf.argmax(1, keepdim=True)
     columns = [_share(spelt, side.idf**2), _share(either, side.idf**2)]
     columns += [found.gather(1, rarest).squeeze(1) for found in (spelt, meant)]
     columns += [_share(spelt, names**2)]
