@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .questions import Questions
+from .questions import Questions, run_lengths
 from .stored import StoredQuestions
 from .words import CAPITAL, DIGIT, NAME, sketch_marks
 
@@ -41,16 +41,17 @@ def gate_features(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf:
     """Features float32 ``(pairs, FEATURES)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
     if not len(pairs):
         return torch.zeros(0, FEATURES)
-    longest = max(int(side.offsets.diff()[number].max()) for side, number in zip((asked, stored), pairs.T, strict=True))
+    sides = zip((asked, stored), pairs.T, strict=True)
+    longest = max(int(run_lengths(side.offsets, number).max()) for side, number in sides)
     chunks = [
-        _features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf))
+        _rounded(_features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf)))
         for chunk in pairs.split(max(1, WORDS_PER_CHUNK // max(1, longest)))
     ]
-    return _rounded(torch.cat(chunks))
+    return torch.cat(chunks)
 
 
 def _rounded(figures: Tensor) -> Tensor:
-    """Before the highest of them is looked for as well: else which of equals it is depends on the last bits."""
+    """Also done before the highest figure is looked for: or the last bits would choose among equals."""
     return figures.mul(GRID).round_().div_(GRID)
 
 
