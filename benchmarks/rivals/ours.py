@@ -47,8 +47,8 @@ def prepare(backbone: Backbone) -> None:
     prior_for(backbone, ignore)
 
 
-def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal) -> Memtune:
-    config = Config(model=backbone.checkpoint.name, until_loss=goal.target)
+def teach(backbone: Backbone, facts: Sequence[Fact], goal: Goal, verify: str = "sample") -> Memtune:
+    config = Config(model=backbone.checkpoint.name, until_loss=goal.target, verify=verify)
     with tempfile.TemporaryDirectory() as folder:
         path, project = write_bare(facts, Path(folder) / "facts.jsonl"), Path(folder) / "project"
         ingested, seconds = timed(lambda: ingest(path, project, config, backbone=backbone))

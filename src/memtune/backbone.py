@@ -83,11 +83,9 @@ class Backbone:
         prefix = self.prompts.format.prefix
         rest = [self.prompts.format.prompt(fact.question)[len(prefix) :] + fact.answer[:-1] for fact in facts]
         states: list[AnswerStates] = [_NO_STATES] * len(facts)
-        for batch, taps, final in self.states.whole(rest):
-            for place, i in enumerate(batch):
-                end = len(rest[i])
-                answer = final[place, end - facts[i].experts : end].float().clone()
-                states[i] = AnswerStates(answer, taps[:, place, : len(facts[i].question)].float().clone())
+        for together in self.states.whole(rest):
+            for i, early, final in together:
+                states[i] = AnswerStates(final[-facts[i].experts :].clone(), early[:, : len(facts[i].question)].clone())
         return states
 
 

@@ -57,11 +57,6 @@ def with_answers(memory: Memory, facts: Sequence[Fact], backbone: Backbone) -> M
 def _projections(backbone: Backbone, bank: Bank, seed: int) -> Projections:
     lines = background_prompts()[:: max(1, len(background_prompts()) // MEAN_PROMPTS)]
     rows = [backbone.prompts.question(line) + backbone.prompts.format.closing for line in lines]
-    finals = [
-        final[place, : len(rows[i])].float()
-        for batch, _, final in backbone.states.whole(rows)
-        for place, i in enumerate(batch)
-    ]
-    mean = torch.cat(finals).mean(0)
+    mean = torch.cat([final for together in backbone.states.whole(rows) for _, _, final in together]).mean(0)
     sizes = bank.sizes
     return Projections.for_backbone(backbone.readout.weight, mean, d_key=sizes.d_key, d_value=sizes.d_value, seed=seed)

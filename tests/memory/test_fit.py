@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from memtune.memory import fit
-from memtune.memory.fit import ROWS, fit_values, token_losses
+from memtune.memory.fit import MOST_ROWS, fit_values, rows_together, token_losses
 from memtune.memory.readout import Readout
 
 VOCABULARY, HIDDEN, D_VALUE = 90, 40, 24
@@ -113,8 +113,15 @@ def test_a_token_does_not_depend_on_its_neighbours(problem):
 
 
 def test_more_tokens_than_are_held_at_once_are_all_fitted():
-    problem = Problem(tokens=2 * ROWS + 3)
+    problem = Problem(tokens=2 * MOST_ROWS + 3)
     assert float(problem.losses(problem.fit()).max()) <= REACHED
+
+
+@pytest.mark.parametrize("vocabulary", [100, 32_000, 49_152, 151_936, 262_144])
+def test_fewer_tokens_are_held_at_once_where_the_vocabulary_is_large(vocabulary):
+    rows = rows_together(vocabulary)
+    assert fit.FEWEST_ROWS <= rows <= MOST_ROWS
+    assert rows == fit.FEWEST_ROWS or rows * vocabulary * 4 <= fit.LOGITS
 
 
 def test_a_token_that_no_value_can_say_stays_finite_and_hinders_no_other(problem):
@@ -134,7 +141,7 @@ def test_no_token_at_all_is_no_problem():
     assert token_losses(problem.hidden, problem.targets, problem.readout).shape == (0,)
 
 
-@pytest.mark.parametrize("tokens", [1, ROWS, ROWS + 1])
+@pytest.mark.parametrize("tokens", [1, MOST_ROWS, MOST_ROWS + 1])
 def test_token_losses_are_the_cross_entropy(tokens):
     problem = Problem(tokens=tokens, bias=True)
     losses = token_losses(problem.hidden, problem.targets, problem.readout)
@@ -178,13 +185,13 @@ class Heard:
 @pytest.mark.parametrize("readout", [{}, {"cap": 30.0}], ids=str)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_it_tells_the_loss_of_every_token_before_each_step(readout, streamed, monkeypatch):
-    problem, heard = Problem(tokens=ROWS + 20, **readout), Heard()
+    problem, heard = Problem(tokens=MOST_ROWS + 20, **readout), Heard()
     problem.hidden /= 3 if readout else 1
     if streamed:
         monkeypatch.setattr(fit, "kernels_for", lambda _tensor: pytest.importorskip("memtune_kernels"))
     values = problem.fit(told=heard)
     first = [(tokens, losses) for done, tokens, losses in heard.rounds if done == 0]
-    assert torch.cat([tokens for tokens, _ in first]).tolist() == list(range(ROWS + 20))
+    assert torch.cat([tokens for tokens, _ in first]).tolist() == list(range(MOST_ROWS + 20))
     expected = problem.losses(torch.zeros_like(values))
     torch.testing.assert_close(torch.cat([losses for _, losses in first]).double(), expected, rtol=1e-3, atol=1e-4)
     expected = problem.losses(values)

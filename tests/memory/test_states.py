@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 
-from memtune.memory import states
-from memtune.memory.states import StateReader, batches_by_length, decoder_layers, default_taps
+from memtune.memory.states import StateReader, decoder_layers, default_taps
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -40,11 +37,11 @@ def test_early_states_are_those_after_the_tapped_layers(backbone, reader, rows):
 
 def test_a_whole_pass_gives_the_final_states_too(backbone, reader, rows):
     seen = []
-    for batch, taps, final in reader.whole(rows):
-        for place, i in enumerate(batch):
+    for together in reader.whole(rows):
+        for i, early, final in together:
             layers, last = plain_pass(backbone, reader.prefix, rows[i])
-            torch.testing.assert_close(taps[0, place, : len(rows[i])], layers[reader.taps[0]], **CLOSE)
-            torch.testing.assert_close(final[place, : len(rows[i])], last, **CLOSE)
+            torch.testing.assert_close(early[0], layers[reader.taps[0]], **CLOSE)
+            torch.testing.assert_close(final, last, **CLOSE)
             seen.append(i)
     assert sorted(seen) == list(range(len(rows)))
 
@@ -61,13 +58,41 @@ def test_a_row_reads_the_same_in_any_company(reader, rows):
         torch.testing.assert_close(together[len(rows) * 3 + i], reader.early([row])[0], **CLOSE)
 
 
+def test_rows_that_begin_alike_are_read_in_fewer_tokens(backbone, reader, rows):
+    row = rows[0]
+    alike = [row + rows[1], row + rows[2], row, row]
+    reader.early(alike)  # what is asked of the model, is asked once
+    widths = []
+    hook = backbone.model.get_decoder().register_forward_pre_hook(
+        lambda _, args, entries: widths.append(entries["input_ids"].shape), with_kwargs=True
+    )
+    read = reader.early(alike)
+    hook.remove()
+    assert widths == [(1, len(row) + len(rows[1]) + len(rows[2]))]
+    for row, early in zip(alike, read, strict=True):
+        torch.testing.assert_close(early, reader.early([row])[0], **CLOSE)
+
+
+def test_a_model_that_reads_no_mask_of_ours_reads_each_row_alone(backbone, reader, rows, monkeypatch):
+    def deaf(*args, attention_mask=None, **entries):
+        return forward(*args, **entries)
+
+    decoder = backbone.model.get_decoder()
+    forward = decoder.forward
+    monkeypatch.setattr(decoder, "forward", deaf)
+    alike = [rows[0] + rows[1], rows[0] + rows[2]]
+    read = reader.early(alike)
+    for row, early in zip(alike, read, strict=True):
+        torch.testing.assert_close(early[-1], plain_pass(backbone, reader.prefix, row)[0][reader.taps[-1]], **CLOSE)
+
+
 def test_behind_another_prefix_it_reads_as_one_that_was_made_for_it(backbone, reader, rows):
     reader.early(rows)
     prefix = reader.prefix + rows[0]
-    for [_, taps, final] in reader.behind(prefix).whole(rows[1:2]):
-        layers, last = plain_pass(backbone, prefix, rows[1])
-        torch.testing.assert_close(taps[:, 0], torch.stack([layers[tap] for tap in reader.taps]), **CLOSE)
-        torch.testing.assert_close(final[0], last, **CLOSE)
+    [[(_, early, final)]] = reader.behind(prefix).whole(rows[1:2])
+    layers, last = plain_pass(backbone, prefix, rows[1])
+    torch.testing.assert_close(early, torch.stack([layers[tap] for tap in reader.taps]), **CLOSE)
+    torch.testing.assert_close(final, last, **CLOSE)
     [early] = reader.early(rows[1:2])  # its own prefix is what it was
     torch.testing.assert_close(early[-1], plain_pass(backbone, reader.prefix, rows[1])[0][reader.taps[-1]], **CLOSE)
 
@@ -103,14 +128,3 @@ def test_reading_leaves_nothing_behind(backbone, reader, rows):
 def test_the_taps_are_layers_of_the_model_in_order(layers):
     taps = default_taps(layers)
     assert list(taps) == sorted(set(taps)) and taps[0] >= 1 and taps[-1] <= layers
-
-
-def test_every_row_is_in_one_batch_that_fits():
-    draw = random.Random(0)
-    for _ in range(50):
-        lengths = [draw.choice((1, 7, 50, 400, 3000)) + draw.randrange(20) for _ in range(draw.randrange(60))]
-        batches = list(batches_by_length(lengths))
-        assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-        for batch in batches:
-            padded = len(batch) * max(lengths[i] for i in batch)
-            assert padded <= states.TOKENS_PER_BATCH or len(batch) == 1

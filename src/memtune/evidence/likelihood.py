@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memtune.backbone import Backbone
-from memtune.memory.states import batches_by_length, padded
+from memtune.memory.forest import batches_by_length, padded
 
 __all__ = ["token_log_probabilities", "token_logits"]
 

@@ -20,22 +20,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .kernels import kernels_for
+from .products import by_onednn
 from .readout import Readout
 
-__all__ = ["Told", "fit_values", "likeliest", "token_losses"]
+__all__ = ["Told", "fit_values", "likeliest", "rows_together", "token_losses"]
 
 # Hears, before each step: the steps done so far, the tokens (n,) that went on until then, and their losses (n,), nats.
 Told = Callable[[int, Tensor, Tensor], None]
 
-# Rows of the logits at a time: (ROWS, vocabulary) float32 is what the fit holds, whatever the number of facts.
-ROWS = 256
+# Bytes of the logits that are held at a time, float32, whatever the number of facts. The C library gives larger blocks
+# back to the system when they are freed, and fresh memory of that size costs as much as what is computed in it.
+LOGITS = 31 * 2**20
+FEWEST_ROWS, MOST_ROWS = 64, 256  # fewer: reading the head's weights is what costs; more are no faster
 MAX_STEPS = 60
 # Log-odds are concave along a step: a Newton step always falls short. Measured on SmolLM2-135M: 1.9 steps, not 2.5.
 STRETCH = 1.3
 WITHIN = 0.25  # of the cap, where logits are capped: a step moves them by no more
 
 
+def rows_together(vocabulary: int) -> int:
+    """States whose logits are computed at a time."""
+    return min(MOST_ROWS, max(FEWEST_ROWS, LOGITS // (4 * vocabulary)))
+
+
 @torch.inference_mode()
+@by_onednn()
 def fit_values(
     hidden: Tensor,
     targets: Tensor,
@@ -57,10 +66,12 @@ def fit_values(
     plain = readout.scale == 1.0 and readout.cap is None and getattr(head, "bias", None) is None
     if plain and (kernels := kernels_for(hidden)):
         return _fit_streamed(kernels.fit_step, hidden, targets, readout.weight, low, pace)
-    rows = enumerate(zip(hidden.split(ROWS), targets.split(ROWS), strict=True))
-    room = low.new_empty(2, min(ROWS, len(hidden)), len(low))
+    together = rows_together(len(low))
+    parts = enumerate(zip(hidden.split(together), targets.split(together), strict=True))
+    room = low.new_empty(2, min(together, len(hidden)), len(low))
     fitted = [
-        _fit_rows(readout.scaled(h), y, readout, low, replace(pace, first=part * ROWS), room) for part, (h, y) in rows
+        _fit_rows(readout.scaled(h), y, readout, low, replace(pace, first=part * together), room)
+        for part, (h, y) in parts
     ]
     return torch.cat(fitted) if fitted else hidden.new_zeros(0, low.shape[1])
 
@@ -159,15 +170,18 @@ def _needed(odds: Tensor, goal: float) -> Tensor:
 
 
 @torch.inference_mode()
+@by_onednn()
 def token_losses(hidden: Tensor, targets: Tensor, readout: Readout) -> Tensor:
     """Cross-entropy in nats ``(tokens,)`` of final states ``(tokens, hidden)`` as the model reads them."""
-    rows = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+    together = rows_together(readout.head.out_features)
+    rows = zip(hidden.split(together), targets.split(together), strict=True)
     losses = [F.cross_entropy(readout(h), y, reduction="none") for h, y in rows]
     return torch.cat(losses) if losses else hidden.new_zeros(0)
 
 
 @torch.inference_mode()
+@by_onednn()
 def likeliest(hidden: Tensor, readout: Readout) -> Tensor:
     """The token that the model would say after each of the final states ``(tokens, hidden)``: int64 ``(tokens,)``."""
-    said = [readout(h).argmax(1) for h in hidden.split(ROWS)]
+    said = [readout(h).argmax(1) for h in hidden.split(rows_together(readout.head.out_features))]
     return torch.cat(said) if said else hidden.new_zeros(0, dtype=torch.long)

@@ -2,9 +2,9 @@
 
 *Early* states, after a few layers, feed the router; such a pass stops at the last layer it needs. A *whole* pass gives
 the final states as well. Rows are run behind the template's prefix and nothing else, so that what is read does not
-depend on what stands before a question in a chat. The prefix is run once and its keys and values are shared, where the
-model has such and gives the same states with them; rows go in batches of near-equal length, padded on the right, where
-no causal position sees it.
+depend on what stands before a question in a chat. The prefix is run once and its keys and values are shared, and rows
+that begin alike are merged, where the model has keys and values and gives the same states with them. Bins of rows go in
+batches of near-equal length, padded on the right, where no causal position sees it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .forest import WIDTH, Bin, batches_by_length, bins_of, one_by_one, padded, sees
+from .products import by_onednn
+
 __all__ = ["StateReader", "decoder_layers"]
 
 Ids = tuple[int, ...]
-TOKENS_PER_BATCH = 1024  # keeps two cores busy (512 and 2048 are no faster); a longer batch only takes memory
-
-
 ALIKE = 0.02  # of the largest entry, rounding in bfloat16 included; without the prefix hardly an entry is the same
+NEAR = 256  # tokens that every layer sees: a mask of one's own overrules a window, and no model has a narrower one
 
 
 class _Enough(Exception):  # not an error: it ends the pass where the router has what it needs
@@ -43,72 +44,108 @@ class StateReader:
         self.prefix = prefix
         self._caches: dict[bool, Any] = {}
         self._shared: bool | None = None  # not known yet
+        self._merged: bool | None = None
 
     def behind(self, prefix: Ids) -> StateReader:
         """The same behind another prefix; what was found out about the model holds there too."""
         if self.prefix:
             self._shares_prefix()  # asked here, once for all of them
+        self._merges()
         other = copy.copy(self)
         other.prefix, other._caches = prefix, {}
         return other
 
     def early(self, rows: Sequence[Ids]) -> list[Tensor]:
         """For each row float32 states ``(taps, tokens, hidden)``."""
-        states: list[Tensor] = [torch.empty(0)] * len(rows)
-        for batch, taps, _ in self._batches(rows, whole=False):
-            for place, i in enumerate(batch):
-                states[i] = taps[:, place, : len(rows[i])].float().clone()
-        return states
+        states = {i: early for together in self._read(rows, whole=False) for i, early, _ in together}
+        return [states[i] for i in range(len(rows))]
 
-    def whole(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Batch by batch: row numbers, early states ``(taps, batch, longest, hidden)``, final ones (no ``taps``)."""
-        for batch, taps, final in self._batches(rows, whole=True):
-            assert final is not None
-            yield batch, taps, final
+    def whole(self, rows: Sequence[Ids]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        """Pass by pass, of each row read in it: its number, float32 early states ``(taps, tokens, hidden)``, final ones
+        (no ``taps``).
+        """
+        return self._read(rows, whole=True)
 
-    def _batches(self, rows: Sequence[Ids], *, whole: bool) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+    def _read(self, rows: Sequence[Ids], *, whole: bool) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        if len(rows) > 1 and self._merges():
+            return self._of(bins_of(rows), 0, whole)
         behind = 0 if self._shares_prefix() else len(self.prefix)
-        for batch in batches_by_length([len(row) + behind for row in rows]):
-            ids = padded([self.prefix[:behind] + rows[i] for i in batch])
+        return self._of(one_by_one([self.prefix[:behind] + row for row in rows]), behind, whole)
+
+    def _of(self, bins: Sequence[Bin], behind: int, whole: bool) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        """Of each row its states from the ``behind``-th token on; before that, it holds the prefix itself. No final
+        states where the pass is not ``whole``.
+        """
+        for batch in batches_by_length([len(one.ids) for one in bins]):
+            together = [bins[i] for i in batch]
             cache = None if behind else copy.deepcopy(self._prefix_cache(whole))
             if cache is not None:
-                cache.batch_repeat_interleave(len(batch))
-            early, final = self._run(ids, cache, whole)
-            yield batch, early[:, :, behind:], None if final is None else final[:, behind:]
+                cache.batch_repeat_interleave(len(together))
+            early, final = self._run(together, cache, whole)
+            yield [
+                (i, early[:, place, at[behind:]].float(), final[:, place, at[behind:]].flatten(0, 1).float())
+                for place, one in enumerate(together)
+                for i, at in one.places.items()
+            ]
 
     def _shares_prefix(self) -> bool:
         """Asked of the model once: a recurrent one has no keys and values to share, whatever it makes of them."""
         if not self.prefix:
             return True
         if self._shared is None:
-            ids = torch.tensor([self.prefix + self.prefix[:2]])
+            [alone] = one_by_one([self.prefix + self.prefix[:2]])
             try:
                 cache = copy.deepcopy(self._prefix_cache(False))
-                shared, _ = self._run(ids[:, len(self.prefix) :], cache, False)
+                shared, _ = self._run(one_by_one([self.prefix[:2]]), cache, False)
             except (AttributeError, TypeError, ValueError):  # its cache is none that can be asked
                 self._shared = False
             else:
-                alone = self._run(ids, None, False)[0][:, :, len(self.prefix) :]
-                self._shared = shared.shape == alone.shape and bool(
-                    (shared - alone).float().abs().max() <= ALIKE * alone.float().abs().max()
-                )
+                self._shared = _alike(shared, self._run([alone], None, False)[0][:, :, len(self.prefix) :])
         return self._shared
+
+    def _merges(self) -> bool:
+        """Asked of the model once: another than a causal mask is something that not every one reads."""
+        if not self._shares_prefix() or len(self.prefix) + WIDTH > NEAR:
+            return False
+        if self._merged is None:
+            rows = [(1, 2, 3, 4), (1, 2, 5, 6, 7)]
+            try:
+                [merged] = self._of(bins_of(rows), 0, True)
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                self._merged = False
+            else:
+                [alone] = self._of(one_by_one(rows), 0, True)
+                self._merged = all(_alike(one[2], two[2]) for one, two in zip(merged, alone, strict=True))
+        return self._merged
 
     def _prefix_cache(self, whole: bool) -> Any:
         if self.prefix and whole not in self._caches:
             from transformers import DynamicCache
 
             cache = DynamicCache()
-            self._run(torch.tensor([self.prefix]), cache, whole)
+            self._run(one_by_one([self.prefix]), cache, whole)
             self._caches[whole] = cache
         return self._caches.get(whole)
 
     @torch.inference_mode()
-    def _run(self, ids: Tensor, cache: Any, whole: bool) -> tuple[Tensor, Tensor | None]:
-        device = next(self.decoder.parameters()).device
+    @by_onednn()
+    def _run(self, bins: Sequence[Bin], cache: Any, whole: bool) -> tuple[Tensor, Tensor]:
+        """States ``(taps, bins, longest, hidden)``, and the final ones ``(1, bins, longest, hidden)``; without a whole
+        pass there are none of those: ``(0, bins, longest, hidden)``.
+        """
+        weight = next(self.decoder.parameters())
         past = cache.get_seq_length() if cache is not None else 0
-        positions = torch.arange(past, past + ids.shape[1], device=device)[None]
+        entries = {
+            "input_ids": padded([one.ids for one in bins]).to(weight.device),
+            "position_ids": past + padded([one.positions for one in bins]).to(weight.device),
+        }
+        if any(len(one.places) > 1 for one in bins):
+            hidden_from = ~sees(bins, past)[:, None].to(weight.device)
+            entries["attention_mask"] = torch.zeros_like(hidden_from, dtype=weight.dtype).masked_fill_(
+                hidden_from, torch.finfo(weight.dtype).min
+            )
         seen: list[Tensor] = []
+        final: list[Tensor] = []
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen.append(output[0] if isinstance(output, tuple) else output)
@@ -116,18 +153,20 @@ class StateReader:
                 raise _Enough
 
         hooks = [self.layers[tap - 1].register_forward_hook(keep) for tap in self.taps]
-        final = None
         try:
-            out = self.decoder(
-                input_ids=ids.to(device), past_key_values=cache, use_cache=cache is not None, position_ids=positions
-            )
-            final = out.last_hidden_state
+            final.append(self.decoder(**entries, past_key_values=cache, use_cache=cache is not None).last_hidden_state)
         except _Enough:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.stack(seen), final
+        early = torch.stack(seen)
+        return early, torch.stack(final) if final else early[:0]
+
+
+def _alike(one: Tensor, two: Tensor) -> bool:
+    """The same states but for rounding."""
+    return one.shape == two.shape and bool((one - two).float().abs().max() <= ALIKE * two.float().abs().max())
 
 
 def decoder_layers(model: Any) -> nn.ModuleList | None:
@@ -140,21 +179,3 @@ def default_taps(layers: int) -> tuple[int, ...]:
     """A tenth and a fifth of the way up: there a state still knows its word and already knows its neighbours."""
     low = max(1, round(layers * 0.1))
     return (low, max(low + 1, round(layers * 0.2))) if layers > 1 else (1,)
-
-
-def padded(rows: Sequence[Ids]) -> Tensor:
-    """int64 ``(rows, longest)``, zeros on the right."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + (0,) * (longest - len(row)) for row in rows])
-
-
-def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Row numbers in batches of near-equal length, each at most TOKENS_PER_BATCH tokens with its padding."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and lengths[i] * (len(batch) + 1) > TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

@@ -56,11 +56,11 @@ class Forced:
         shared = _shared(prompts)
         rest = [prompt[shared:] + answer for prompt, answer in zip(prompts, answers, strict=True)]
         facts = self._facts(prompts)
-        for batch, _, final in self._states.behind(prompts[0][:shared]).whole(rest):
-            spans = [final[place, _predicting(rest[i], answers[i])] for place, i in enumerate(batch)]
-            states = [self._written(span, facts[i]) for span, i in zip(spans, batch, strict=True)]
+        for together in self._states.behind(prompts[0][:shared]).whole(rest):
+            numbers = [i for i, _, _ in together]
+            states = [self._written(final[_predicting(rest[i], answers[i])], facts[i]) for i, _, final in together]
             logits = self.backbone.readout(torch.cat(states)).cpu()  # together: the head's weights are read once
-            yield from zip(batch, logits.split([len(own) for own in states]), strict=True)
+            yield from zip(numbers, logits.split([len(own) for own in states]), strict=True)
 
     def _facts(self, prompts: Sequence[Ids]) -> list[int | None]:
         """The number of the stored fact that each prompt asks for."""
