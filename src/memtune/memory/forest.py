@@ -7,8 +7,9 @@ nothing is padding: of the facts of zsRE, 0.94 tokens are read for each one of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -31,13 +32,10 @@ class Bin:
     ends: list[int] = field(default_factory=list)
     places: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, number: int, row: Ids, path: Sequence[int] = ()) -> None:
-        """``path``: where the first tokens of ``row`` stand already, those that it shares with the last row."""
-        start, shared = len(self.ids), len(path)
-        last = next(reversed(self.places.values()), [])
-        for place in last[shared:]:
-            self.ends[place] = start
-        new = range(start, start + len(row) - shared)
+    def add(self, number: int, row: Ids, shared: int = 0) -> None:
+        """``shared``: how many of its tokens the row before it begins with. They stand already, and go on."""
+        path = next(reversed(self.places.values()), [])[:shared]
+        new = range(len(self.ids), len(self.ids) + len(row) - shared)
         self.ids += row[shared:]
         self.positions += range(shared, len(row))
         self.ends += [new.stop] * len(new)
@@ -46,26 +44,24 @@ class Bin:
         self.places[number] = [*path, *new]
 
 
-def one_by_one(rows: Sequence[Ids]) -> list[Bin]:
-    """Each row in a bin of its own."""
+def one_by_one(rows: Mapping[int, Ids]) -> list[Bin]:
+    """Each row, by its number, in a bin of its own."""
     bins = [Bin() for _ in rows]
-    for number, (own, row) in enumerate(zip(bins, rows, strict=True)):
+    for own, (number, row) in zip(bins, rows.items(), strict=True):
         own.add(number, row)
     return bins
 
 
-def bins_of(rows: Sequence[Ids]) -> list[Bin]:
+def bins_of(rows: Mapping[int, Ids]) -> list[Bin]:
     """All rows, merged where they begin alike, in bins of at most WIDTH tokens; a longer row has one of its own."""
     bins: list[Bin] = []
     last: Ids = ()
-    for number in sorted(range(len(rows)), key=rows.__getitem__):
-        row = rows[number]
+    for number, row in sorted(rows.items(), key=itemgetter(1)):
         shared = _common_start(last, row) if bins else 0
         if not bins or len(bins[-1].ids) + len(row) - shared > WIDTH:
             bins.append(Bin())
             shared = 0
-        path = next(reversed(bins[-1].places.values()), [])[:shared]
-        bins[-1].add(number, row, path)
+        bins[-1].add(number, row, shared)
         last = row
     return bins
 

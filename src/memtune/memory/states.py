@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .forest import WIDTH, Bin, batches_by_length, bins_of, one_by_one, padded, sees
+from .forest import Bin, batches_by_length, bins_of, one_by_one, padded, sees
 from .products import by_onednn
 
 __all__ = ["StateReader", "decoder_layers"]
 
 Ids = tuple[int, ...]
-ALIKE = 0.02  # of the largest entry, rounding in bfloat16 included; without the prefix hardly an entry is the same
-NEAR = 256  # tokens that every layer sees: a mask of one's own overrules a window, and no model has a narrower one
+EXACT, ROUNDED = 1e-3, 5e-2  # of a state's length: more than the order of sums changes in float32, in sixteen bits
+NEAR = 128  # tokens with the prefix. A mask of one's own overrules a layer's window: none is narrower (gpt-oss)
 
 
 class _Enough(Exception):  # not an error: it ends the pass where the router has what it needs
@@ -67,10 +67,13 @@ class StateReader:
         return self._read(rows, whole=True)
 
     def _read(self, rows: Sequence[Ids], *, whole: bool) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-        if len(rows) > 1 and self._merges():
-            return self._of(bins_of(rows), 0, whole)
+        near = {i: row for i, row in enumerate(rows) if len(self.prefix) + len(row) <= NEAR}
+        if len(near) < 2 or not self._merges():
+            near = {}
         behind = 0 if self._shares_prefix() else len(self.prefix)
-        return self._of(one_by_one([self.prefix[:behind] + row for row in rows]), behind, whole)
+        far = {i: self.prefix[:behind] + row for i, row in enumerate(rows) if i not in near}
+        yield from self._of(bins_of(near), 0, whole)
+        yield from self._of(one_by_one(far), behind, whole)
 
     def _of(self, bins: Sequence[Bin], behind: int, whole: bool) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
         """Of each row its states from the ``behind``-th token on; before that, it holds the prefix itself. No final
@@ -93,37 +96,49 @@ class StateReader:
         if not self.prefix:
             return True
         if self._shared is None:
-            [alone] = one_by_one([self.prefix + self.prefix[:2]])
             try:
                 cache = copy.deepcopy(self._prefix_cache(False))
-                shared, _ = self._run(one_by_one([self.prefix[:2]]), cache, False)
+                shared, _ = self._run(one_by_one({0: self.prefix[:2]}), cache, False)
             except (AttributeError, TypeError, ValueError):  # its cache is none that can be asked
                 self._shared = False
             else:
-                self._shared = _alike(shared, self._run([alone], None, False)[0][:, :, len(self.prefix) :])
+                alone, _ = self._run(one_by_one({0: self.prefix + self.prefix[:2]}), None, False)
+                self._shared = self._alike(shared, alone[:, :, len(self.prefix) :])
         return self._shared
 
     def _merges(self) -> bool:
         """Asked of the model once: another than a causal mask is something that not every one reads."""
-        if not self._shares_prefix() or len(self.prefix) + WIDTH > NEAR:
+        if not self._shares_prefix():
             return False
         if self._merged is None:
-            rows = [(1, 2, 3, 4), (1, 2, 5, 6, 7)]
+            rows = {0: (1, 2, 3, 4), 1: (1, 2, 5, 6, 7)}
             try:
                 [merged] = self._of(bins_of(rows), 0, True)
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
                 self._merged = False
             else:
                 [alone] = self._of(one_by_one(rows), 0, True)
-                self._merged = all(_alike(one[2], two[2]) for one, two in zip(merged, alone, strict=True))
+                self._merged = all(self._alike(one, two) for (*_, one), (*_, two) in zip(merged, alone, strict=True))
         return self._merged
+
+    def _alike(self, one: Tensor, two: Tensor) -> bool:
+        """The same states ``(..., hidden)`` but for rounding."""
+        most = EXACT if self._weight.dtype == torch.float32 else ROUNDED
+        return one.shape == two.shape and bool(
+            ((one - two).float().norm(dim=-1) <= most * two.float().norm(dim=-1)).all()
+        )
+
+    @property
+    def _weight(self) -> nn.Parameter:
+        weight: nn.Parameter = next(self.decoder.parameters())
+        return weight
 
     def _prefix_cache(self, whole: bool) -> Any:
         if self.prefix and whole not in self._caches:
             from transformers import DynamicCache
 
             cache = DynamicCache()
-            self._run(one_by_one([self.prefix]), cache, whole)
+            self._run(one_by_one({0: self.prefix}), cache, whole)
             self._caches[whole] = cache
         return self._caches.get(whole)
 
@@ -133,17 +148,18 @@ class StateReader:
         """States ``(taps, bins, longest, hidden)``, and the final ones ``(1, bins, longest, hidden)``; without a whole
         pass there are none of those: ``(0, bins, longest, hidden)``.
         """
-        weight = next(self.decoder.parameters())
         past = cache.get_seq_length() if cache is not None else 0
         entries = {
-            "input_ids": padded([one.ids for one in bins]).to(weight.device),
-            "position_ids": past + padded([one.positions for one in bins]).to(weight.device),
+            "input_ids": padded([one.ids for one in bins]),
+            "position_ids": past + padded([one.positions for one in bins]),
         }
-        if any(len(one.places) > 1 for one in bins):
-            hidden_from = ~sees(bins, past)[:, None].to(weight.device)
-            entries["attention_mask"] = torch.zeros_like(hidden_from, dtype=weight.dtype).masked_fill_(
-                hidden_from, torch.finfo(weight.dtype).min
+        if any(len(one.places) > 1 for one in bins):  # with one in each, the causal mask says the same
+            unseen = ~sees(bins, past)[:, None]
+            dtype = self._weight.dtype
+            entries["attention_mask"] = torch.zeros(unseen.shape, dtype=dtype).masked_fill_(
+                unseen, torch.finfo(dtype).min
             )
+        entries = {name: entry.to(self._weight.device) for name, entry in entries.items()}
         seen: list[Tensor] = []
         final: list[Tensor] = []
 
@@ -162,11 +178,6 @@ class StateReader:
                 hook.remove()
         early = torch.stack(seen)
         return early, torch.stack(final) if final else early[:0]
-
-
-def _alike(one: Tensor, two: Tensor) -> bool:
-    """The same states but for rounding."""
-    return one.shape == two.shape and bool((one - two).float().abs().max() <= ALIKE * two.float().abs().max())
 
 
 def decoder_layers(model: Any) -> nn.ModuleList | None:
