@@ -97,3 +97,19 @@ def test_it_learns_the_facts_and_stays_as_it_was(kind, entries, scale, cap, fact
         logits_processor=[memory],
     )
     assert answers == [answer for *_, answer in FACTS]
+
+
+@pytest.mark.parametrize(("kind", "entries"), [kind[:2] for kind in KINDS], ids=[kind for kind, *_ in KINDS])
+def test_questions_that_begin_alike_are_read_once_and_as_alone(kind, entries, tmp_path):
+    backbone = load_backbone(save_kind(tmp_path / kind, kind, **entries))
+    rows = [backbone.prompts.question(f"Where does the {line} end?") for line in ("tram", "tramway", "bus")]
+    alone = [backbone.states.early([row])[0] for row in rows]
+    widths: list[int] = []
+    backbone.states.early(rows)  # what is asked of the model is asked once
+    embedded = backbone.model.get_input_embeddings()
+    hook = embedded.register_forward_hook(lambda _, args, out: widths.append(args[0].numel()))
+    together = backbone.states.early(rows)
+    hook.remove()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    assert (sum(widths) < sum(map(len, rows))) == (kind != "mamba")  # without keys and values there is nothing to share
