@@ -127,7 +127,7 @@ def _choose(device: str, dtype: str) -> tuple[dict[str, Any], str]:
     if dtype == "auto":
         fast = device != "cpu" and torch.cuda.is_bf16_supported()
         dtype = "bfloat16" if fast else "float32"
-        why += "; bfloat16 is fast there" if fast else "; float32 is exact and fastest there"
+        why += "; bfloat16 is fast there" if fast else "; float32 is exact there"
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in known:
         raise ModelError(f"dtype {dtype!r} is unknown", hint=f"use one of: auto, {', '.join(known)}")
