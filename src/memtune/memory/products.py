@@ -29,12 +29,12 @@ class _OneDnn(TorchFunctionMode):
 
 
 def _fits(*operands: Tensor | None) -> bool:
-    """Plain float32 on the CPU, with no gradient to follow; by nature so under ``inference_mode``."""
+    """Plain float32 on the CPU, none of it empty, with no gradient to follow and no other dtype asked for."""
+    given = [one for one in operands if one is not None]
     return (
         torch.is_inference_mode_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and all(one is None or (type(one) in PLAIN and one.dtype == torch.float32 and one.is_cpu) for one in operands)
-        and all(one is None or one.numel() > 0 for one in operands)
+        and all(type(one) in PLAIN and one.dtype == torch.float32 and one.is_cpu and one.numel() > 0 for one in given)
     )
 
 

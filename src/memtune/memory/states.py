@@ -48,9 +48,7 @@ class StateReader:
 
     def behind(self, prefix: Ids) -> StateReader:
         """The same behind another prefix; what was found out about the model holds there too."""
-        if self.prefix:
-            self._shares_prefix()  # asked here, once for all of them
-        self._merges()
+        self._merges()  # and with it, whether the prefix is shared: asked here, once for all of them
         other = copy.copy(self)
         other.prefix, other._caches = prefix, {}
         return other
