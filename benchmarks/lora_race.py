@@ -3,19 +3,21 @@
     python benchmarks/lora_race.py --facts zsre_dev.jsonl --limit 300 --out benchmarks/results/lora_race.json
 
 LoRA trains until every fact's mean answer-token loss is at the target, or for so many epochs, at each learning rate in
-turn; the results are written after each of them. A rate is given up when it has taken longer than one that finished, or
-``--most`` times as long as tune. What it reached is then measured by tune's own rule: the mean at the target and every
-answer token more likely than not. Recall is asked on the facts' ``paraphrases``, which nobody trains on. Tune runs
-before the first rate and after every one, and its median counts: it is over so soon that anything else on the machine
-would weigh in it. Every time is taken twice, in seconds and in processor seconds of all threads; the second kind limits
-a rate, and is what to compare where the machine is not idle. No time holds loading the model, or generation: LoRA is
-asked for none before it is done, so tune, which asks for 16 answers unless it is told otherwise, is told to ask none.
-memtune's ingest is given apart, because it is done before tune.
+turn; the results are written after each of them, and ``--onto`` goes on with what an earlier run has written. A rate is
+given up when it has taken longer than one that finished, or ``--most`` times as long as tune. What it reached is then
+measured by tune's own rule: the mean at the target and every answer token more likely than not. Recall is asked on the
+facts' ``paraphrases``, which nobody trains on. Tune runs before the first rate and after every one, and its median
+counts: it is over so soon that anything else on the machine would weigh in it. Every time is taken twice, in seconds
+and in processor seconds of all threads; the second kind limits a rate, and is what to compare where the machine is not
+idle. No time holds loading the model, or generation: LoRA is asked for none before it is done, so tune, which asks for
+16 answers unless it is told otherwise, is told to ask none. memtune's ingest is given apart, because it is done before
+tune.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -100,8 +102,10 @@ def verdict(facts: int, runs: Sequence[dict[str, Any]], rates: dict[str, dict[st
 def race(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The results again after each rate: what is done stays done if a later one is stopped."""
     facts = read_facts(args.facts)[: args.limit]
+    done = json.loads(args.onto.read_text(encoding="utf-8")) if args.onto else {"tune": {"runs": []}, "lora": {}}
     figures, spent = with_tune(args, facts)
-    results: dict[str, Any] = {"facts": len(facts), "tune": figures | {"runs": [spent]}, "lora": {}}
+    runs = [*done["tune"]["runs"], spent]
+    results: dict[str, Any] = {"facts": len(facts), "tune": figures | {"runs": runs}, "lora": done["lora"]}
     yield results
     most = args.most * spent["processor_seconds"]
     for rate in args.rates:
@@ -124,6 +128,7 @@ def main() -> None:
     parser.add_argument(
         "--most", type=float, default=math.inf, help="times the first tune's processor seconds, after which a rate ends"
     )
+    parser.add_argument("--onto", type=Path, help="figures of an earlier run on the same facts, which are kept")
     parser.add_argument("--out", type=Path, help="the figures as JSON")
     args = parser.parse_args()
     for results in race(args):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -20,16 +21,21 @@ TAUGHT = [Fact(name, question, answer) for name, question, answer in FACTS]
 RUNS = [{"seconds": seconds, "processor_seconds": 4.0, "ingest": 3.0} for seconds in (9.0, 2.0, 2.0)]
 
 
+@pytest.fixture
+def arguments(facts_file, checkpoint):
+    """Of a short race on three facts, but for what is given."""
+    pytest.importorskip("peft")
+    usual = {"facts": facts_file, "limit": 3, "model": checkpoint, "rates": [1e-3], "target": 0.01, "epochs": 2}
+    return lambda **given: argparse.Namespace(**usual | {"most": math.inf, "onto": None} | given)
+
+
 def lora(accepted, seconds):
     return {"accepted": accepted, "seconds": seconds, "processor_seconds": 2 * seconds}
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(facts_file, checkpoint):
-    pytest.importorskip("peft")
-    args = argparse.Namespace(facts=facts_file, limit=3, model=checkpoint, rates=[1e-3, 5e-3], target=0.01, epochs=2)
-    args.most = math.inf
-    first, *after = lora_race.race(args)
+def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(arguments):
+    first, *after = lora_race.race(arguments(rates=[1e-3, 5e-3]))
     assert first["tune"]["accepted"] == first["tune"]["exact"]["exact"] == 3
     assert [list(results["lora"]) for results in after] == [["0.001"], ["0.001", "0.005"]]
     for rate in ("0.001", "0.005"):
@@ -42,12 +48,18 @@ def test_runs_from_a_fact_file_to_its_figures_rate_by_rate(facts_file, checkpoin
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_a_rate_ends_when_it_has_taken_too_long(facts_file, checkpoint):
-    pytest.importorskip("peft")
-    args = argparse.Namespace(facts=facts_file, limit=3, model=checkpoint, rates=[1e-3], target=0.01, epochs=50)
-    args.most = 0.0
-    *_, last = lora_race.race(args)
+def test_a_rate_ends_when_it_has_taken_too_long(arguments):
+    *_, last = lora_race.race(arguments(epochs=50, most=0.0))
     assert last["lora"]["0.001"]["details"]["rounds"] == 1 and not last["lora_finished"]
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_later_run_goes_on_with_the_rates_and_the_tunes_of_an_earlier_one(arguments, tmp_path):
+    earlier = {"tune": {"runs": RUNS}, "lora": {"0.005": lora(2, 10.0)}}
+    (tmp_path / "earlier.json").write_text(json.dumps(earlier))
+    *_, last = lora_race.race(arguments(epochs=1, onto=tmp_path / "earlier.json"))
+    assert list(last["lora"]) == ["0.005", "0.001"] and last["best_rate"] == "0.005"
+    assert last["tune"]["runs"][: len(RUNS)] == RUNS and len(last["tune"]["runs"]) == len(RUNS) + 2
 
 
 def test_a_model_that_knows_nothing_is_accepted_for_nothing_and_a_loose_target_still_wants_every_token(backbone):
