@@ -302,6 +302,8 @@ REAL = """
     asked = [json.loads(line) for line in (examples / "paraphrases.jsonl").read_text().splitlines()][::6]
     probed = list(probe([fact["question"] for fact in asked], project, backbone=backbone))
     fired = [found.answer == fact["answer"] for found, fact in zip(probed, asked) if found.fired]
+    task = "Translate this question into French: {question}"
+    tasks = list(probe([task.format(**fact) for fact in asked], project, backbone=backbone))
     print(json.dumps({
         "learned": tuned.learned,
         "generated": tuned.verified_exact,
@@ -310,6 +312,7 @@ REAL = """
         "asked": len(asked),
         "fired": len(fired),
         "right": sum(fired),
+        "tasks_fired": sum(found.fired for found in tasks),
     }))
 """
 
@@ -348,6 +351,7 @@ def test_the_real_checkpoint_learns_every_example_and_hands_it_on(smollm2, tmp_p
     # Hard rewordings of look-alike facts: at one false fire in a hundred a third fire, and what fires is right.
     assert report["right"] >= 0.25 * report["asked"]
     assert report["fired"] - report["right"] <= 0.1 * report["asked"]
+    assert report["tasks_fired"] <= 0.1 * report["asked"]
     said = run_python(LOADED, tmp_path / "bundle", facts[0]["question"])
     assert said.strip() == facts[0]["answer"]
     asked = (BENCHMARKS, tmp_path / "project", tmp_path / "bundle", EXAMPLES / "paraphrases.jsonl")

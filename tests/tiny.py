@@ -114,7 +114,7 @@ class AtLogits:
 
 def lighten(setattr):
     """A tenth of the lessons and of the background is enough for a tiny model's router. ``setattr``: monkeypatch's."""
-    from memtune import gate_training, lessons, making, prior
+    from memtune import gate_training, lessons, making, prior, prior_maps
 
     whole, background = lessons.lessons(), lessons.background_prompts()[::10]
 
@@ -122,11 +122,13 @@ def lighten(setattr):
     def fewer():
         kept = len(whole.texts) // 10
         same, different = (tuple(p for p in pairs if max(p) < kept) for pairs in (whole.same, whole.different))
-        return lessons.Lessons(whole.texts[:kept], whole.family[:kept], whole.named[:kept], same, different)
+        texts = (column[:kept] for column in (whole.texts, whole.family, whole.named))
+        wrapped = tuple(one for one in whole.wrapped if one.stored < kept)
+        return lessons.Lessons(*texts, same, different, wrapped)
 
     setattr(prior, "lessons", fewer)
     setattr(prior, "PAIRS", 500)
-    setattr(prior, "STEPS", 20)
+    setattr(prior_maps, "STEPS", 20)
     setattr(gate_training, "STEPS", 200)
     for module in (gate_training, making, prior):
         setattr(module, "background_prompts", lambda: background)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memtune.gate_training import BACKGROUND, FOLDS, NEAR_MISS, NEIGHBOUR, REWORDED, Rows
-from memtune.memory.compare import kin
+from memtune.memory.compare import heard, kin
 from memtune.memory.gate import Gate, verdict
 
 __all__ = ["UNRELATED", "Calibration", "calibrate"]
@@ -58,8 +58,8 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
     near = _near_misses(rows, scores)
     threshold = max(_bar(near, RESERVE * false_fire), strangers.threshold(wordings, false_fire / UNRELATED))
     caution = (strangers.floors(wordings) - threshold).clamp(0.0, CAREFUL)
-    heard = (rows.features[:, 0] >= nearness) | kin(rows.features)
-    rewordings = (scores - caution[rows.pairs[:, 1]]).where(heard, NEVER)[rows.kind == REWORDED]
+    cautious = (scores - caution[rows.pairs[:, 1]]).where(heard(rows.features, nearness), NEVER)
+    rewordings = cautious[rows.kind == REWORDED]
     return Calibration(threshold, nearness, caution, _share(rewordings, threshold), _share(near, threshold))
 
 

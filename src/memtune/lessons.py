@@ -1,8 +1,9 @@
 """What the gate learns before it sees a user's facts: questions written for the purpose, and which ask the same.
 
-``prior/*.jsonl`` holds relations (one meaning, many wordings with a place for a name), names that look alike, and
-self-contained questions with their near misses. From them come pairs that ask the same and pairs that do not: another
-name, another relation of the same name, another task. No row of any test set is in them.
+``prior/*.jsonl`` holds relations (one meaning, many wordings with a place for a name), names that look alike,
+self-contained questions with their near misses, and words that may stand around any question: those of another task
+("Translate: ...") and those that change nothing ("Tell me: ..."). From them come pairs that ask the same and pairs that
+do not: another name, another relation of the same name, another task. No row of any test set is in them.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["Lessons", "background_prompts", "lessons"]
+__all__ = ["FOLDS", "Lessons", "Wrapped", "background_prompts", "lessons"]
 
 NAME_PAIRS = 3  # look-alike names a topic; few, so that many relations are asked of one name
 TASK_SHARE = 0.25
 NO_FAMILY = -1
+FOLDS = 3  # what is learned from the lessons is read off those that it was not learned from
 TASKS = (
     "Translate this question: {}",
     "How many words are in this question: {}",
@@ -32,20 +35,34 @@ TASKS = (
 
 
 @dataclass(frozen=True)
+class Wrapped:
+    """A ``text`` with words around it, and the number of another (or the same) that asks what stands inside."""
+
+    text: str
+    stored: int
+    task: bool  # the words ask for something to be done with it, or they change nothing
+
+
+@dataclass(frozen=True)
 class Lessons:
     """``texts``, the ``family`` of each (texts of one family ask the same of their names; -1: no family) and the name
-    in it; pairs of text numbers that ask for the same answer, and pairs that do not."""
+    in it; pairs of text numbers that ask for the same answer, and pairs that do not; texts with words around them.
+
+    Those of family f stand in every FOLDS-th of the ways, from f % FOLDS on, so that no fold knows those of another.
+    """
 
     texts: tuple[str, ...]
     family: tuple[int, ...]
     named: tuple[str, ...]  # the name that was put in, "" where none was
     same: tuple[tuple[int, int], ...]
     different: tuple[tuple[int, int], ...]
+    wrapped: tuple[Wrapped, ...]
 
     @property
     def digest(self) -> str:
         """Changes with any text or pair."""
-        return hashlib.sha256(json.dumps([self.texts, self.same, self.different]).encode()).hexdigest()
+        wrapped = [list(vars(one).values()) for one in self.wrapped]
+        return hashlib.sha256(json.dumps([self.texts, self.same, self.different, wrapped]).encode()).hexdigest()
 
 
 @cache
@@ -66,6 +83,24 @@ def _rows(kind: str) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
+class _Wrapper:
+    """Puts words around texts, by language."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self.draw = draw
+        self.ways: dict[bool, dict[str | None, list[str]]] = {False: {}, True: {}}
+        for task, kind in enumerate(("wrapper", "task")):
+            for row in _rows(kind):
+                self.ways[bool(task)].setdefault(row.get("language"), []).extend(row["wordings"])
+
+    def around(self, texts: list[str], asking: list[int], family: int, language: str | None) -> Iterator[Wrapped]:
+        """One of each kind around two of the texts that ask the same, numbered ``asking``."""
+        for task, ways in self.ways.items():
+            way = self.draw.choice(ways.get(language, ways[None])[family % FOLDS :: FOLDS])
+            text = way.format(texts[self.draw.choice(asking)])
+            yield Wrapped(text, self.draw.choice(asking), task)
+
+
 class _Writer:
     """Fills wordings with names and pairs them up."""
 
@@ -76,19 +111,21 @@ class _Writer:
         self.named: list[str] = []
         self.same: list[tuple[int, int]] = []
         self.different: list[tuple[int, int]] = []
+        self.wrapped: list[Wrapped] = []
+        self.wrapper = _Wrapper(random.Random(0))
         self.families = 0
 
     def write(self) -> Lessons:
         names = {row["topic"]: row["names"] for row in _rows("names")}
-        topics: dict[str, list[list[str]]] = {}
+        topics: dict[str, list[dict[str, Any]]] = {}
         for row in _rows("relation"):
-            topics.setdefault(row["topic"], []).append(row["wordings"])
+            topics.setdefault(row["topic"], []).append(row)
         for topic, relations in topics.items():
             self._topic(relations, self._look_alikes(names[topic]))
         for row in _rows("question"):
             self._question(row["wordings"], row["near"])
         texts, family, named = tuple(self.texts), tuple(self.family), tuple(self.named)
-        return Lessons(texts, family, named, tuple(self.same), tuple(self.different))
+        return Lessons(texts, family, named, tuple(self.same), tuple(self.different), tuple(self.wrapped))
 
     def _add(self, text: str, name: str = "", family: int | None = None) -> int:
         self.texts.append(text)
@@ -102,13 +139,16 @@ class _Writer:
             (n, max((m for m in names if m != n), key=lambda m: SequenceMatcher(None, m, n).ratio())) for n in chosen
         ]
 
-    def _topic(self, relations: list[list[str]], pairs: list[tuple[str, str]]) -> None:
+    def _topic(self, relations: list[dict[str, Any]], pairs: list[tuple[str, str]]) -> None:
         """Every wording is filled once; look-alike names and the other relations of a name are what differs."""
         asked_of: dict[str, list[list[int]]] = {}
-        for wordings in relations:
-            groups = self._relation(self.draw.sample(wordings, len(wordings)), self.draw.sample(pairs, 2))
+        for row in relations:
+            wordings = self.draw.sample(row["wordings"], len(row["wordings"]))
+            groups = self._relation(wordings, self.draw.sample(pairs, 2))
             for name, numbers in groups.items():
                 asked_of.setdefault(name, []).append(numbers)
+            asking = next(iter(groups.values()))
+            self.wrapped += self.wrapper.around(self.texts, asking, self.families, row.get("language"))
             self.families += 1
         for relations_of_name in asked_of.values():
             for place, mine in enumerate(relations_of_name):

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from memtune.memory import compare as compare_module
-from memtune.memory.compare import EVIDENCE, FEATURES, PER_PAIR, RARITY, WORDS, gate_features
+from memtune.memory.compare import (
+    EVIDENCE,
+    FEATURES,
+    PER_PAIR,
+    RAREST_FOUND,
+    RARITY,
+    WORDS,
+    gate_features,
+    heard,
+    left_over,
+)
 
 SPELT, EQUAL = 1, 4  # places of a word's figures
 STORED = ["Who built the lighthouse at Kirkby Strand?", "What is part HT-4471?", "How long is leave?"]
@@ -32,7 +42,7 @@ def compare(read, memory):
 
 def words(features):
     """The rows of the asked side: (pairs, WORDS, EVIDENCE)."""
-    return features[:, PER_PAIR:].view(len(features), 2, WORDS, EVIDENCE)[:, 0]
+    return features[:, PER_PAIR:-1].view(len(features), 2, WORDS, EVIDENCE)[:, 0]
 
 
 def test_no_pairs_give_no_features(read, memory):
@@ -55,6 +65,19 @@ def test_what_found_no_partner_comes_first_when_it_is_rare(compare):
     assert rows[0, RARITY] == rows[:, RARITY].max()
 
 
+def test_nothing_is_left_over_of_a_question_in_the_stored_words_and_of_another_what_it_has_beside_them(read, memory):
+    asked, stored = read([*STORED[:1], f"Translate into Dutch: {STORED[0]}"]), read(STORED[:1])
+    same, task = left_over(asked, stored, torch.tensor([[0, 0], [1, 0]]), memory.router.reader.idf).norm(dim=1)
+    assert same < 1e-3 < task
+
+
+def test_heard_is_what_is_near_and_what_is_kin_but_not_another_task():
+    features = torch.zeros(4, FEATURES)
+    features[:, 0] = torch.tensor([0.5, 0.4, 0.4, 0.5])  # cosine
+    features[2, RAREST_FOUND], features[3, -1] = 1.0, 1.0
+    assert heard(features, 0.45).tolist() == [True, False, True, False]
+
+
 def test_a_long_question_shows_as_many_words_as_a_short_one(compare):
     features = compare([" ".join(STORED * 9), "Who?"], STORED[:2])
     assert features.shape == (2, FEATURES) and features.isfinite().all()
@@ -63,7 +86,7 @@ def test_a_long_question_shows_as_many_words_as_a_short_one(compare):
 
 def test_the_sides_are_shown_in_turn(compare):
     forth, back = compare(STORED[:1], STORED[1:2]), compare(STORED[1:2], STORED[:1])
-    one, two = (features[:, PER_PAIR:].view(2, WORDS, EVIDENCE) for features in (forth, back))
+    one, two = (features[:, PER_PAIR:-1].view(2, WORDS, EVIDENCE) for features in (forth, back))
     assert one[0].allclose(two[1], atol=1e-3) and one[1].allclose(two[0], atol=1e-3)
 
 

@@ -78,6 +78,7 @@ def test_a_stored_question_of_nine_words_takes_at_most_a_kilobyte_and_a_fifth():
         offsets=torch.tensor([0, words]),
         meaning=torch.randn(words, 64, generator=draw).half(),
         relation=torch.randn(words, 64, generator=draw).half(),
+        task=torch.zeros(words).half(),
         sketch=torch.randint(256, (words, 32), generator=draw, dtype=torch.uint8),
         buckets=torch.arange(words, dtype=torch.int32),
         kind=torch.zeros(words, dtype=torch.uint8),

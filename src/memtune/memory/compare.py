@@ -3,12 +3,13 @@
 Each word looks for its best partner on the other side: by spelling, by meaning and by relation. What it found, how rare
 it is and whether it looks like a name is its row of evidence; a question's weightiest rows go to the gate one by one.
 Beside them stand figures of the pair as a whole: how much of each side found a partner, and how near the relations are
-that are asked of the names.
+that are asked of the names. Whether what is left over of the asked question speaks of another task is no matter of the
+gate's: a stored question that is meant otherwise is not heard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from .questions import Questions, run_lengths
 from .stored import StoredQuestions
 from .words import CAPITAL, DIGIT, NAME, sketch_marks
 
-__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "gate_features", "kin"]
+__all__ = ["EVIDENCE", "FEATURES", "PER_PAIR", "RARITY", "WORDS", "Idf", "gate_features", "heard", "kin", "left_over"]
 
 Idf = Callable[[Tensor], Tensor]
 AnyQuestions = Questions | StoredQuestions
@@ -30,7 +31,7 @@ RARITY = 9  # which of them is its IDF
 COVERAGE = 8  # figures of a side
 PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name?, lengths, coverage
 RAREST_FOUND = 1 + 2 + 2 + 2 + 2  # which of them says how well the asked question's rarest word is spelt in the other
-FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE
+FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE + 1  # the last one is the task, which the gate is not shown
 WORDS_PER_CHUNK = 32_768  # of a side, padding included: some 1.5 KB each
 GRID = 4096.0  # figures are rounded to 1/4096: their last bits depend on what is read and compared beside them
 SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
@@ -41,13 +42,23 @@ def gate_features(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf:
     """Features float32 ``(pairs, FEATURES)`` of the pairs ``(asked number, stored number)``, int64 ``(pairs, 2)``."""
     if not len(pairs):
         return torch.zeros(0, FEATURES)
+    return torch.cat([_rounded(_features(*sides)) for sides in _sides(asked, stored, pairs, idf)])
+
+
+def left_over(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf: Idf) -> Tensor:
+    """Of each of the pairs, at least one, the relation of those words of the asked question that found no partner,
+    summed, rare words counting more: float32 ``(pairs, d)``.
+    """
+    sides = _sides(asked, stored, pairs, idf)
+    return torch.cat([(a.relation * _missing(_Grid.of(a, b), a)[..., None]).sum(1) for a, b in sides])
+
+
+def _sides(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf: Idf) -> Iterator[tuple[_Side, _Side]]:
+    """As many pairs at a time as there is room for."""
     sides = zip((asked, stored), pairs.T, strict=True)
     longest = max(int(run_lengths(side.offsets, number).max()) for side, number in sides)
-    chunks = [
-        _rounded(_features(_Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf)))
-        for chunk in pairs.split(max(1, WORDS_PER_CHUNK // max(1, longest)))
-    ]
-    return torch.cat(chunks)
+    for chunk in pairs.split(max(1, WORDS_PER_CHUNK // max(1, longest))):
+        yield _Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf)
 
 
 def _rounded(figures: Tensor) -> Tensor:
@@ -60,6 +71,11 @@ def kin(features: Tensor) -> Tensor:
     return features[:, RAREST_FOUND] == 1
 
 
+def heard(features: Tensor, nearness: float | Tensor) -> Tensor:
+    """Bool ``(pairs,)``: the two are near enough, or kin, and the asked question is not one about another task."""
+    return ((features[:, 0] >= nearness) | kin(features)) & (features[:, -1] < 1.0)
+
+
 @dataclass(frozen=True)
 class _Side:
     """One question of each pair, its words padded to the longest: tensors ``(pairs, words, ...)``."""
@@ -68,6 +84,7 @@ class _Side:
     real: Tensor  # bool
     meaning: Tensor
     relation: Tensor
+    task: Tensor
     sketch: Tensor
     bucket: Tensor
     kind: Tensor
@@ -86,11 +103,13 @@ class _Side:
             # Questions of punctuation alone have no words at all: they compare as padding.
             return column[index] if words else column.new_zeros(index.shape + column.shape[1:])
 
-        meaning, relation = padded(questions.meaning).float(), padded(questions.relation).float()
+        meaning, relation, task = (
+            padded(column).float() for column in (questions.meaning, questions.relation, questions.task)
+        )
         sketch, bucket, kind = sketch_marks(padded(questions.sketch)), padded(questions.buckets), padded(questions.kind)
         tokens = padded(questions.tokens).float().log1p() / 2  # about as large as the other figures
         return cls(
-            questions.vectors, real, meaning, relation, sketch, bucket, kind, tokens, _rounded(idf(bucket)) * real
+            questions.vectors, real, meaning, relation, task, sketch, bucket, kind, tokens, _rounded(idf(bucket)) * real
         )
 
     @property
@@ -133,7 +152,8 @@ def _features(a: _Side, b: _Side) -> Tensor:
     whole += [side.real.sum(1, keepdim=True).float().log1p() / 3 for side in (a, b)]
     whole += [_coverage(forth, a), _coverage(back, b)]
     words = [_evidence(forth, a, b), _evidence(back, b, a)]
-    return torch.cat([*whole, *(rows.flatten(1) for rows in words)], 1)
+    task = (_missing(forth, a) * a.task).sum(1, keepdim=True)
+    return torch.cat([*whole, *(rows.flatten(1) for rows in words), task], 1)
 
 
 def _evidence(grid: _Grid, mine: _Side, other: _Side) -> Tensor:
@@ -173,6 +193,11 @@ def _coverage(grid: _Grid, side: _Side) -> Tensor:
     columns += [_share(spelt, names**2)]
     misses = ((1 - spelt) * names, (1 - spelt) * side.idf, (1 - either) * side.idf)
     return torch.stack([*columns, *(miss.amax(1) / RAREST for miss in misses)], 1)
+
+
+def _missing(grid: _Grid, side: _Side) -> Tensor:
+    """How far each word is from a partner, times its rarity: ``(pairs, words)``, 0 where padded."""
+    return (1 - torch.maximum(grid.spelling.amax(2), grid.meaning.amax(2))) * side.idf / RAREST
 
 
 def _share(found: Tensor, weight: Tensor) -> Tensor:

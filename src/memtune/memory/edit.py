@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .bank import Bank
-from .compare import gate_features, kin
+from .compare import gate_features, heard
 from .index import Lists, nearest_lists, search
 from .module import Memory, MemoryConfig
 from .questions import Questions, ragged_rows
@@ -96,6 +96,5 @@ def _scores(router: Router, asked: Questions, questions: StoredQuestions, each: 
     """
     pairs = torch.stack([torch.arange(len(asked)), torch.arange(len(questions)).repeat_interleave(each)], 1)
     features = gate_features(asked, questions, pairs, router.reader.idf)
-    heard = (features[:, 0] >= router.get_buffer("nearness")) | kin(features)
-    scores: Tensor = router.gate(features).where(heard, -torch.inf)
+    scores: Tensor = router.gate(features).where(heard(features, router.get_buffer("nearness")), -torch.inf)
     return scores.view(len(questions), each)

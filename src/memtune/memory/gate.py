@@ -56,7 +56,7 @@ class Gate(nn.Module):
     def members(self, features: Tensor) -> Tensor:
         """Scores ``(members, pairs)`` in log-odds."""
         count, (members, _, width) = len(features), self.word.shape
-        rows = features[:, PER_PAIR:].view(count, 2, WORDS, EVIDENCE)
+        rows = features[:, PER_PAIR : PER_PAIR + 2 * WORDS * EVIDENCE].view(count, 2, WORDS, EVIDENCE)
         # One product for all networks: theirs are narrow, and many narrow products take longer than a wide one.
         words = rows.flatten(0, 2) @ self.word.transpose(0, 1).flatten(1) + self.word_bias.flatten()
         words = torch.tanh(words).view(count, 2, WORDS, members * width) * rows[..., :1]

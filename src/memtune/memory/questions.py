@@ -1,9 +1,10 @@
 """Questions as the router reads them: one vector for the index, and a row for each word for the gate.
 
 A word's row holds two views of its early state, pooled over its tokens: *meaning*, whitened, and *relation*, a
-projection learned so that wordings of one relation fall together; beside them what its letters say: sketch,
-rarity, and whether it looks like a name. Words rather than tokens, because the two sides of a comparison then line up
-on the unit that is replaced when somebody rewords a question.
+projection learned so that wordings of one relation fall together; beside them how much it speaks of another *task*,
+such as translating, and what its letters say: sketch, rarity, and whether it looks like a name. Words rather than
+tokens, because the two sides of a comparison then line up on the unit that is replaced when somebody rewords a
+question.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Questions", "Reader", "Views", "Whitening", "count_words"]
 
 Ids = tuple[int, ...]
 PUNCTUATION_WEIGHT = 0.05
-WORD_COLUMNS = ("meaning", "relation", "sketch", "buckets", "kind", "tokens")
+WORD_COLUMNS = ("meaning", "relation", "task", "sketch", "buckets", "kind", "tokens")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Questions:
     offsets: Tensor  # int64 (questions + 1,)
     meaning: Tensor  # float16 (words, d_gate), unit rows
     relation: Tensor  # float16 (words, d_gate), summed over words before they are compared
+    task: Tensor  # float16 (words,), summed over the words that another question does not have
     sketch: Tensor  # uint8 (words, SKETCH / 8), a bit for each mark
     buckets: Tensor  # int32 (words,), where the counts of the word stand
     kind: Tensor  # uint8 (words,): PLAIN, CAPITAL, NAME or DIGIT
@@ -92,11 +94,12 @@ def ragged_rows(offsets: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Views:
-    """What is read from the early states: index vectors from the first tap, a word's two views from the second."""
+    """What is read from the early states: index vectors from the first tap, the rest from the second."""
 
     index: Whitening
     meaning: Whitening
     relation: Tensor  # (hidden, d_gate), applied to centred states
+    task: Tensor  # (hidden,), the same
 
 
 class Reader:
@@ -119,12 +122,13 @@ class Reader:
         owner = torch.tensor([first + word if word >= 0 else -1 for first, owners in firsts for word in owners])
         buckets = torch.tensor([word_bucket(word.text) for word in words], dtype=torch.int32)
         early, late = (torch.cat([state[tap] for state in states]) for tap in (0, -1))
-        meaning, relation = self._views(late, owner, len(words))
+        meaning, relation, task = self._views(late, owner, len(words))
         return Questions(
             vectors=self._vectors(early, owner, self.idf(buckets), torch.tensor([len(question) for question in ids])),
             offsets=offsets,
             meaning=F.normalize(meaning, dim=-1).half(),
             relation=relation.half(),
+            task=task.squeeze(1).half(),
             sketch=sketches(words),
             buckets=buckets,
             kind=torch.tensor([word.kind for word in words], dtype=torch.uint8),
@@ -132,12 +136,13 @@ class Reader:
         )
 
     def _views(self, states: Tensor, owner: Tensor, words: int) -> tuple[Tensor, ...]:
-        """Meaning and relation of each word, both ``(words, d_gate)``: the mean over its tokens."""
+        """Meaning, relation ``(words, d_gate)`` and task ``(words, 1)`` of each word: the mean over its tokens."""
         views, inside = self.views, owner >= 0  # punctuation belongs to no word
-        rows = torch.cat([views.meaning(states), (states - views.meaning.mean) @ views.relation], 1)
+        maps = torch.cat([views.relation, views.task[:, None]], 1)
+        rows = torch.cat([views.meaning(states), (states - views.meaning.mean) @ maps], 1)
         sums = torch.zeros(words, rows.shape[1]).index_add_(0, owner[inside], rows[inside])
         means = sums / torch.bincount(owner[inside], minlength=words).clamp_min(1)[:, None]
-        return means.tensor_split([views.meaning.map.shape[1]], dim=1)
+        return means.tensor_split([views.meaning.map.shape[1], means.shape[1] - 1], dim=1)
 
     def _vectors(self, states: Tensor, owner: Tensor, idf: Tensor, lengths: Tensor) -> Tensor:
         """Index vectors (questions, d_index): whitened token states, weighed by the rarity of their word."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from .compare import gate_features, kin
+from .compare import gate_features, heard
 from .gate import Gate
 from .index import Lists, all_pairs, lengths_of
 from .questions import Questions, Reader, Views, Whitening
@@ -74,6 +74,7 @@ class Router(nn.Module):
             "offsets": ((sizes.wordings + 1,), torch.int64),
             "views": ((sizes.words, sizes.d_gate), torch.uint8),
             "strength": ((sizes.words,), torch.float16),
+            "task": ((sizes.words,), torch.float16),
             "looks": ((sizes.words,), torch.uint8),
             "spelling": ((sizes.words,), torch.int32),
             "sketch": ((sizes.spellings, SKETCH // 8), torch.uint8),
@@ -91,6 +92,7 @@ class Router(nn.Module):
             "meaning_mean": ((sizes.hidden,), torch.float32),
             "meaning_map": ((sizes.hidden, sizes.d_gate), torch.float32),
             "relation_map": ((sizes.hidden, sizes.d_gate), torch.float32),
+            "task_map": ((sizes.hidden,), torch.float32),
         }
         for name, (shape, dtype) in shapes.items():
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
@@ -107,9 +109,8 @@ class Router(nn.Module):
             index = Whitening(b("index_mean"), b("index_map"))
             meaning = Whitening(b("meaning_mean"), b("meaning_map"))
             vocabulary = Vocabulary(b("piece_data"), b("piece_offsets"))
-            self._reader = Reader(
-                vocabulary, Views(index, meaning, b("relation_map")), b("counts"), float(b("documents"))
-            )
+            views = Views(index, meaning, b("relation_map"), b("task_map"))
+            self._reader = Reader(vocabulary, views, b("counts"), float(b("documents")))
         return self._reader
 
     @property
@@ -137,6 +138,7 @@ class Router(nn.Module):
             "meaning_mean": views.meaning.mean,
             "meaning_map": views.meaning.map,
             "relation_map": views.relation,
+            "task_map": views.task,
         }
         self._keep(buffers)
         self._reader = None
@@ -226,8 +228,7 @@ class Router(nn.Module):
         similarity, candidates = self.lists.search(asked.vectors, stored.vectors, CANDIDATES, self._lengths)
         features = gate_features(asked, stored, all_pairs(candidates), self.reader.idf)
         scores = self.gate(features).view(candidates.shape) - self.get_buffer("caution")[candidates]
-        far = (similarity < self.get_buffer("nearness")) & ~kin(features).view(candidates.shape)
-        scores[far] = -CERTAIN
+        scores[~heard(features, self.get_buffer("nearness")).view(candidates.shape)] = -CERTAIN
         best = scores.argmax(1, keepdim=True)
         return self._routes(*(column.gather(1, best).squeeze(1) for column in (candidates, scores, similarity)))
 

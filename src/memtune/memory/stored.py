@@ -36,6 +36,7 @@ class StoredQuestions:
     offsets: Tensor  # int64 (questions + 1,)
     views: Tensor  # uint8 (words, d_gate): meaning in the low four bits, relation in the high ones
     strength: Tensor  # float16 (words,): length of the relation row
+    task: Tensor  # float16 (words,)
     looks: Tensor  # uint8 (words,): kind, and KINDS times the tokens
     spelling: Tensor  # int32 (words,): which of the spellings below
     sketch: Tensor  # uint8 (spellings, SKETCH / 8)
@@ -68,7 +69,7 @@ class StoredQuestions:
         rows, offsets = ragged_rows(self.offsets, which)
         used, spelling = self.spelling.index_select(0, rows).unique(return_inverse=True)
         columns = {name: getattr(self, name).index_select(0, which) for name in ("vectors", "digests")}
-        columns |= {name: getattr(self, name).index_select(0, rows) for name in ("views", "strength", "looks")}
+        columns |= {name: getattr(self, name).index_select(0, rows) for name in ("views", "strength", "task", "looks")}
         columns |= {name: getattr(self, name).index_select(0, used) for name in ("sketch", "buckets")}
         return StoredQuestions(offsets=offsets, spelling=spelling.int(), **columns)
 
@@ -92,6 +93,7 @@ class StoredQuestions:
             offsets=offsets,
             meaning=_restored(views & 15).half(),
             relation=relation.half(),
+            task=self.task.index_select(0, rows),
             sketch=self.sketch.index_select(0, spelling),
             buckets=self.buckets.index_select(0, spelling),
             kind=looks % KINDS,
@@ -139,6 +141,7 @@ def _columns(part: Questions) -> dict[str, Tensor]:
         "lengths": part.offsets.diff(),
         "views": (meaning + 16 * relation.int()).to(torch.uint8),
         "strength": part.relation.float().norm(dim=1).half(),
+        "task": part.task,
         "looks": part.kind + KINDS * part.tokens.clamp_max(255 // KINDS),
     }
 
