@@ -29,7 +29,7 @@ TEMPERATURE = 0.1
 DROPOUT = 0.3  # of the whitened state: relations that are in no lesson then keep apart better (AUC 0.89 -> 0.90)
 DECAY = 1e-2  # of the task map
 SAME = 7000  # pairs of rewordings, at most
-MISTAKEN = 0.15  # of words that change nothing, for another task
+MISTAKEN = 0.05  # of ways that change nothing, for another task
 
 
 def seen_through(relation: Tensor, task: Tensor, read: Questions) -> Questions:
@@ -90,7 +90,7 @@ def _contrast(rows: Tensor, family: Tensor) -> Tensor:
 def task_map(read: Questions, wrapped: Questions, learned: Lessons, idf: Idf) -> Tensor:
     """``(hidden,)``: of what is left over of a question, whether it is another task.
 
-    1 is what three of twenty ways that change nothing reach where the map was not fitted to them. ``read`` and
+    1 is what one of twenty ways that change nothing reaches where the map was not fitted to them. ``read`` and
     ``wrapped``: the lessons' texts, with unmapped relations.
     """
     same = torch.tensor(learned.same[:: len(learned.same) // SAME + 1])

@@ -35,6 +35,7 @@ FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE + 1  # the last one is the task, whic
 WORDS_PER_CHUNK = 32_768  # of a side, padding included: some 1.5 KB each
 GRID = 4096.0  # figures are rounded to 1/4096: their last bits depend on what is read and compared beside them
 SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
+LEAST_MISSING = 0.05  # in words without any likeness that only one question holds
 RAREST = 8.0  # nats; about the IDF of a word that only one question holds
 
 
@@ -196,8 +197,12 @@ def _coverage(grid: _Grid, side: _Side) -> Tensor:
 
 
 def _missing(grid: _Grid, side: _Side) -> Tensor:
-    """How far each word is from a partner, times its rarity: ``(pairs, words)``, 0 where padded."""
-    return (1 - torch.maximum(grid.spelling.amax(2), grid.meaning.amax(2))) * side.idf / RAREST
+    """How far each word is from a partner, times its rarity: ``(pairs, words)``, 0 where padded.
+
+    Over the root of their sum: what many words say by chance then weighs no more than what few do.
+    """
+    weight = (1 - torch.maximum(grid.spelling.amax(2), grid.meaning.amax(2))) * side.idf / RAREST
+    return weight / weight.sum(1, keepdim=True).clamp_min(LEAST_MISSING).sqrt()
 
 
 def _share(found: Tensor, weight: Tensor) -> Tensor:
