@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +129,11 @@ class _Grid:
     meaning: Tensor  # cosine, 0 where negative: no partner is no worse than padding
     relation: Tensor  # the same
 
+    @cached_property
+    def found(self) -> Tensor:
+        """How alike each asked word's best partner is, by spelling or by meaning: ``(pairs, asked words)``."""
+        return torch.maximum(self.spelling.amax(2), self.meaning.amax(2))
+
     @classmethod
     def of(cls, a: _Side, b: _Side) -> _Grid:
         real = a.real[:, :, None] & b.real[:, None, :]
@@ -185,8 +191,7 @@ def _evidence(grid: _Grid, mine: _Side, other: _Side) -> Tensor:
 
 def _coverage(grid: _Grid, side: _Side) -> Tensor:
     """``(pairs, COVERAGE)``: how much of one side found a partner, rare words counting more, and the worst misses."""
-    spelt, meant = grid.spelling.amax(2), grid.meaning.amax(2)
-    either = torch.maximum(spelt, meant)
+    spelt, meant, either = grid.spelling.amax(2), grid.meaning.amax(2), grid.found
     names = side.idf * (side.kind >= CAPITAL)
     rarest = side.idf.argmax(1, keepdim=True)
     columns = [_share(spelt, side.idf**2), _share(either, side.idf**2)]
@@ -201,7 +206,7 @@ def _missing(grid: _Grid, side: _Side) -> Tensor:
 
     Over the root of their sum: what many words say by chance then weighs no more than what few do.
     """
-    weight = (1 - torch.maximum(grid.spelling.amax(2), grid.meaning.amax(2))) * side.idf / RAREST
+    weight = (1 - grid.found) * side.idf / RAREST
     return weight / weight.sum(1, keepdim=True).clamp_min(LEAST_MISSING).sqrt()
 
 
