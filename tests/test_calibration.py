@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from memtune.calibration import CAREFUL, FAR, MARGIN, calibrate
+from memtune.calibration import CAREFUL, FAR, MARGIN, RESERVE, calibrate
 from memtune.gate_training import BACKGROUND, NEAR_MISS, NEIGHBOUR, REWORDED, Rows
 from memtune.memory.compare import FEATURES, RAREST_FOUND
 from memtune.memory.gate import MEMBERS
@@ -51,6 +51,32 @@ def test_the_promised_share_of_near_misses_fires_at_most(share):
     found = calibrate(Told(), rows(near(scores), (BACKGROUND, *strangers(30))), WORDINGS, share)
     assert sum(score >= found.threshold for score in scores) <= share * len(scores)
     assert 0 < found.expected_false_fire <= share + 1e-6
+
+
+def test_the_threshold_follows_how_fast_the_highest_near_misses_fall_off():
+    """Of log-odds that fall off by a factor e each unit, a share p lies above -log(p)."""
+    scores = -torch.linspace(1 / 4000, 1 - 1 / 4000, 2000).log()
+    for share in (0.05, 0.01):
+        found = calibrate(Told(), rows(near(scores.tolist())), WORDINGS, share)
+        assert found.threshold == pytest.approx(-math.log(RESERVE * share), abs=0.1)
+
+
+def test_one_near_miss_more_or_less_moves_the_threshold_little():
+    scores = (-torch.linspace(1 / 600, 1 - 1 / 600, 300).log()).tolist()
+    without, with_one = (
+        calibrate(Told(), rows(near(some)), WORDINGS, 0.01).threshold for some in (scores, [*scores, 6.0])
+    )
+    assert 0 < with_one - without < 0.3
+
+
+def test_of_few_near_misses_none_comes_near_the_threshold():
+    found = calibrate(Told(), rows(near([0.1 * i for i in range(40)])), WORDINGS, 0.01)
+    assert found.threshold > 4.5
+
+
+def test_near_misses_that_all_score_the_same_stay_silent():
+    found = calibrate(Told(), rows(near([-3.0] * 50)), WORDINGS, 0.01)
+    assert found.threshold > -3.0 and found.expected_false_fire == 0.0
 
 
 def test_recall_is_what_of_the_rewordings_would_fire():

@@ -7,7 +7,7 @@ import pytest
 from memtune.memory.words import BUCKETS, word_bucket
 from memtune.names import NameFinder
 
-COMMON = ("who", "built", "the", "is", "what", "where", "in", "how", "long", "can", "be", "returned", "opened")
+COMMON = ("who", "built", "the", "is", "what", "where", "in", "how", "long", "can", "be", "returned", "opened", "i")
 
 
 @pytest.fixture
@@ -25,8 +25,11 @@ def names():
         ("what is ht-4471", ["ht-4471"]),
         ("Antarctica is in", ["Antarctica"]),
         ("where is the Chinese bahaba in", ["Chinese", "bahaba"]),
+        ("Antarctica premieres in the", ["Antarctica"]),
         ("how long can Zembla opened be", ["Zembla"]),
         ("Who is who?", []),
+        ("How long can I be?", []),
+        ("Who built the I Tower?", ["I", "Tower?"]),
         ("how long can opened software be returned", ["software"]),
         ("", []),
     ],

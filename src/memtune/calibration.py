@@ -22,6 +22,7 @@ from memtune.memory.gate import Gate, verdict
 __all__ = ["UNRELATED", "Calibration", "calibrate"]
 
 RESERVE = 0.7  # of the share that is promised; the rest is for what nobody thought of
+TAIL, TELLING = 0.1, 10  # the near misses with the highest scores: a share of them, and so many at least
 UNRELATED = 10  # a stranger may fire so many times less often than a near miss
 FAR = 0.8  # of the strangers, whose nearest stored question is farther than that of the rest
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
@@ -56,7 +57,8 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
     nearness = strangers.nearness()
     strangers = strangers.nearer_than(nearness)
     near = _near_misses(rows, scores)
-    threshold = max(_bar(near, RESERVE * false_fire), strangers.threshold(wordings, false_fire / UNRELATED))
+    bars = _passed_by(near, RESERVE * false_fire), _bar(near, false_fire)
+    threshold = max(*bars, strangers.threshold(wordings, false_fire / UNRELATED))
     caution = (strangers.floors(wordings) - threshold).clamp(0.0, CAREFUL)
     cautious = (scores - caution[rows.pairs[:, 1]]).where(heard(rows.features, nearness), NEVER)
     rewordings = cautious[rows.kind == REWORDED]
@@ -120,6 +122,20 @@ def _best(figures: Tensor, asked: Tensor) -> Tensor:
 
 def _share(figures: Tensor, threshold: float) -> float:
     return float((figures >= threshold).float().mean()) if len(figures) else 0.0
+
+
+def _passed_by(scores: Tensor, share: float) -> float:
+    """The score that ``share`` of all near misses passes, of which ``scores`` are some.
+
+    The highest of them fall off exponentially (peaks over threshold, Pickands 1975). How fast many do says more than
+    where the few that pass happen to lie, and where there are few it reaches beyond the highest.
+    """
+    count = max(TELLING, int(TAIL * len(scores)))
+    if not 0 < share * len(scores) < count < len(scores):
+        return _bar(scores, share)
+    highest = scores.topk(count + 1).values
+    slope = highest[:count].mean() - highest[count]
+    return float(highest[count] + slope * math.log(count / len(scores) / share))
 
 
 def _bar(scores: Tensor, share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from memtune.memory.questions import Reader
 from memtune.memory.words import BUCKETS, CAPITAL, NAME, PLAIN, kind_of, word_bucket
@@ -12,6 +13,7 @@ __all__ = ["NameFinder"]
 
 UNSEEN = 1  # a word in so few of the documents belongs to the name beside it: the bahaba in Chinese bahaba
 RARE = 0.002  # a word in fewer of the documents than this may be a name, where no capital or digit tells
+COMMON = 0.01  # a word in so many of the documents names nothing by itself, whatever its capital: What do I do?
 OWN = 0.05  # and in fewer of the user's own questions, if it opens one or no document speaks their language
 
 
@@ -45,8 +47,9 @@ class NameFinder:
         opens = [
             kind == CAPITAL and few and self._is_own(core) for kind, few, core in zip(kinds, rare, cores, strict=True)
         ]
-        flags = [kind >= NAME or name for kind, name in zip(kinds, opens, strict=True)]
-        return self._with_neighbours(flags, cores) if any(flags) else rare
+        inside = self._with_neighbours([kind >= NAME for kind in kinds], cores)
+        flags = self._telling([one or other for one, other in zip(inside, opens, strict=True)], cores)
+        return flags if any(flags) else rare
 
     def _is_foreign(self, cores: list[str]) -> bool:
         """Most of its words are in none of the documents."""
@@ -66,6 +69,17 @@ class NameFinder:
         for i in reversed(range(len(flags) - 1)):
             flags[i] = flags[i] or (unseen[i] and flags[i + 1])
         return flags
+
+    def _telling(self, flags: list[bool], cores: list[str]) -> list[bool]:
+        """Without the runs in which every word is common."""
+        told: list[bool] = []
+        for named, run in groupby(zip(flags, cores, strict=True), key=lambda place: place[0]):
+            words = [core for _, core in run]
+            told += [named and not all(map(self._is_common, words))] * len(words)
+        return told
+
+    def _is_common(self, core: str) -> bool:
+        return core.isalpha() and self.counts[word_bucket(core.casefold())] >= COMMON * self.documents
 
     def _is_rare(self, word: str) -> bool:
         return self.counts[word_bucket(word.casefold())] <= RARE * self.documents

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 
 __all__ = ["Names", "fragments", "near_misses", "overlaps", "rewordings"]
 
@@ -27,6 +27,7 @@ _FILLERS = ("the name of", "exactly", "please", "actually", "currently", "again"
 
 OVERLAPS = 2
 MISSPELT = 0.35  # of the times that it is drawn
+_TAIL = re.compile(r"(?:['’]s)?[?!.,;:…，。？！]*$")  # what stands at a name and belongs to the sentence
 
 Words = list[str]
 Names = Callable[[Words], list[bool]]  # which words of a question name the thing that is asked about
@@ -51,7 +52,7 @@ def near_misses(question: str, others: Sequence[str], names: Names, count: int, 
     """
     draw = random.Random(f"{seed}:{question}:near")
     words = question.split()
-    own = _longest_name(names(words))
+    own = _name_in(words, names)
     made: list[str | None] = []
     if own:
         lines = draw.sample(others, k=min(8 * count, len(others)))
@@ -61,11 +62,18 @@ def near_misses(question: str, others: Sequence[str], names: Names, count: int, 
 
 
 def _renamed(words: Words, own: slice, lines: Sequence[str], names: Names) -> Iterator[str]:
-    mine = _bare(words[own])
+    """With the name of each of the ``lines``, but for a part of its own or more of it: a Heron logger may be the Heron.
+
+    A line that is all name, such as a whole question in an unknown language, lends none.
+    """
+    mine = set(_bare(words[own]))
     for line in lines:
         other_words = line.split()
-        other = _longest_name(names(other_words))
-        if other and _bare(other_words[other]) != mine:
+        other = _name_in(other_words, names)
+        if not other or other.stop - other.start == len(other_words):
+            continue
+        theirs = set(_bare(other_words[other]))
+        if not (mine <= theirs or theirs <= mine):
             yield _put(words, own, other_words[other])
 
 
@@ -78,13 +86,13 @@ def overlaps(question: str, others: list[str], names: Names, seed: int) -> list[
     """Questions about something else that share a part of the name, as chance would have it."""
     draw = random.Random(f"{seed}:{question}:overlap")
     words = question.split()
-    own = _longest_name(names(words))
+    own = _name_in(words, names)
     if not own:
         return []
     made: list[str] = []
     for line in draw.sample(others, k=min(16, len(others))):
         other_words = line.split()
-        other = _longest_name(names(other_words))
+        other = _name_in(other_words, names)
         if other and len(made) < OVERLAPS:
             count = draw.randint(1, max(1, (own.stop - own.start) - 1))
             first = draw.randint(own.start, own.stop - count)
@@ -99,7 +107,7 @@ def fragments(question: str, names: Names) -> list[str]:
     ['Where is located?', 'located?']
     """
     words = question.split()
-    own = _longest_name(names(words))
+    own = _name_in(words, names)
     if not own:
         return []
     left = (_put(words, own, []), " ".join(words[own.stop :]), *words[own.stop :][-1:])
@@ -107,20 +115,21 @@ def fragments(question: str, names: Names) -> list[str]:
 
 
 def _put(words: Words, where: slice, new: Words) -> str:
-    return " ".join([*words[: where.start], *new, *words[where.stop :]])
+    """The ``new`` words in place of others, whose question mark or genitive stays."""
+    name = _TAIL.sub("", " ".join(new), count=1)
+    tail = _TAIL.search(words[where][-1])
+    put = [name + tail.group()] if name and tail else []
+    return " ".join([*words[: where.start], *put, *words[where.stop :]])
 
 
-def _longest_name(flags: list[bool]) -> slice | None:
-    """The longest run of name words, or None."""
-    best, start = None, None
-    for i, flag in enumerate([*flags, False]):
-        if flag and start is None:
-            start = i
-        elif not flag and start is not None:
-            if best is None or i - start > best.stop - best.start:
-                best = slice(start, i)
-            start = None
-    return best
+def _name_in(words: Words, names: Names) -> slice | None:
+    """The longest name, or None. A word between two that have a capital is part of it: Diego de Rosales."""
+    flags = names(words)
+    proper = [flag and word != word.lower() for flag, word in zip(flags, words, strict=True)]
+    around = zip([False, *proper[:-1]], flags, [*proper[1:], False], strict=True)
+    runs = groupby(enumerate(flag or (before and after) for before, flag, after in around), key=lambda place: place[1])
+    places = [[i for i, _ in run] for named, run in runs if named]
+    return max((slice(run[0], run[-1] + 1) for run in places), key=lambda run: run.stop - run.start, default=None)
 
 
 def _other_digit(text: str, draw: random.Random) -> str | None:
