@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from memtune.calibration import CAREFUL, FAR, MARGIN, RESERVE, calibrate
+from memtune.calibration import CAREFUL, FAR, MARGIN, calibrate
 from memtune.gate_training import BACKGROUND, NEAR_MISS, NEIGHBOUR, REWORDED, Rows
 from memtune.memory.compare import FEATURES, RAREST_FOUND
 from memtune.memory.gate import MEMBERS
@@ -58,7 +58,7 @@ def test_the_threshold_follows_how_fast_the_highest_near_misses_fall_off():
     scores = -torch.linspace(1 / 4000, 1 - 1 / 4000, 2000).log()
     for share in (0.05, 0.01):
         found = calibrate(Told(), rows(near(scores.tolist())), WORDINGS, share)
-        assert found.threshold == pytest.approx(-math.log(RESERVE * share), abs=0.1)
+        assert found.threshold == pytest.approx(-math.log(share), abs=0.15)
 
 
 def test_one_near_miss_more_or_less_moves_the_threshold_little():

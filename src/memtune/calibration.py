@@ -21,10 +21,9 @@ from memtune.memory.gate import Gate, verdict
 
 __all__ = ["UNRELATED", "Calibration", "calibrate"]
 
-RESERVE = 0.7  # of the share that is promised; the rest is for what nobody thought of
-TAIL, TELLING = 0.1, 10  # the near misses with the highest scores: a share of them, and so many at least
+TAIL, LEAST, MOST = 0.1, 10, 50  # the near misses with the highest scores: a share of them, within bounds
 UNRELATED = 10  # a stranger may fire so many times less often than a near miss
-FAR = 0.8  # of the strangers, whose nearest stored question is farther than that of the rest
+FAR = 0.85  # of the strangers, whose nearest stored question is farther than that of the rest
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
 CAREFUL = 2.0  # log-odds, at most: what is kin may have asked for the very fact
 NEVER = -1e3  # a score that reaches no threshold
@@ -57,8 +56,8 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
     nearness = strangers.nearness()
     strangers = strangers.nearer_than(nearness)
     near = _near_misses(rows, scores)
-    bars = _passed_by(near, RESERVE * false_fire), _bar(near, false_fire)
-    threshold = max(*bars, strangers.threshold(wordings, false_fire / UNRELATED))
+    bars = _passed_by(near, false_fire), _bar(near, false_fire), strangers.threshold(wordings, false_fire / UNRELATED)
+    threshold = max(bars)
     caution = (strangers.floors(wordings) - threshold).clamp(0.0, CAREFUL)
     cautious = (scores - caution[rows.pairs[:, 1]]).where(heard(rows.features, nearness), NEVER)
     rewordings = cautious[rows.kind == REWORDED]
@@ -130,7 +129,7 @@ def _passed_by(scores: Tensor, share: float) -> float:
     The highest of them fall off exponentially (peaks over threshold, Pickands 1975). How fast many do says more than
     where the few that pass happen to lie, and where there are few it reaches beyond the highest.
     """
-    count = max(TELLING, int(TAIL * len(scores)))
+    count = min(MOST, max(LEAST, int(TAIL * len(scores))))
     if not 0 < share * len(scores) < count < len(scores):
         return _bar(scores, share)
     highest = scores.topk(count + 1).values
