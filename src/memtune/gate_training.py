@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memtune.lessons import background_prompts
+from memtune.lessons import background_prompts, spread
 from memtune.memory.compare import gate_features
 from memtune.memory.gate import MEMBERS, Gate
 from memtune.memory.index import all_pairs, search
@@ -26,7 +26,7 @@ from memtune.rewordings import fragments, near_misses, overlaps, rewordings
 from memtune.wordings import Wordings
 
 __all__ = ["BACKGROUND", "FOLDS", "NEAR_MISS", "NEIGHBOUR", "REWORDED", "Rows", "Workshop"]
-__all__ += ["REWORDED_FACTS", "compared", "spread", "train", "training_rows"]
+__all__ += ["REWORDED_FACTS", "compared", "train", "training_rows"]
 
 REWORDED_FACTS = 1500  # every rewording has to be read
 COMPARED_FACTS = 20_000  # with their neighbours among all: what is hard to tell apart in a large file is rare
@@ -115,11 +115,6 @@ def training_rows(
 def compared(wordings: int) -> Tensor:
     """The stored questions that are compared with their neighbours, which NEIGHBOUR rows number from 0 on."""
     return torch.tensor(spread(wordings, COMPARED_FACTS))
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` numbers, evenly."""
-    return list(range(0, count, max(1, -(-count // most))))
 
 
 def _lenders(texts: Sequence[str], lines: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["FOLDS", "Lessons", "Wrapped", "background_prompts", "lessons"]
+__all__ = ["FOLDS", "Lessons", "Wrapped", "background_prompts", "lessons", "spread"]
 
 NAME_PAIRS = 3  # look-alike names a topic; few, so that many relations are asked of one name
 TASK_SHARE = 0.25
@@ -65,6 +65,15 @@ class Lessons:
         return hashlib.sha256(json.dumps([self.texts, self.same, self.different, wrapped]).encode()).hexdigest()
 
 
+def spread(count: int, most: int) -> range:
+    """At most ``most`` of ``count`` numbers, evenly.
+
+    >>> list(spread(7, 4))
+    [0, 2, 4, 6]
+    """
+    return range(0, count, max(1, -(-count // most)))
+
+
 @cache
 def background_prompts() -> tuple[str, ...]:
     """What people ask that is stored nowhere: 2,600 prompts on everything, 600 of them in some 20 languages."""
@@ -78,9 +87,14 @@ def lessons() -> Lessons:
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
+    return [row for row in _all_rows() if row["kind"] == kind]
+
+
+@cache
+def _all_rows() -> tuple[dict[str, Any], ...]:
     sources = sorted(files("memtune").joinpath("prior").iterdir(), key=lambda path: path.name)
     lines = [line for path in sources if path.name.endswith(".jsonl") for line in path.read_text("utf-8").splitlines()]
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return tuple(map(json.loads, lines))
 
 
 class _Wrapper:
@@ -88,10 +102,13 @@ class _Wrapper:
 
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
-        self.ways: dict[bool, dict[str | None, list[str]]] = {False: {}, True: {}}
-        for task, kind in enumerate(("wrapper", "task")):
-            for row in _rows(kind):
-                self.ways[bool(task)].setdefault(row.get("language"), []).extend(row["wordings"])
+        self.ways = {False: self._by_language("wrapper"), True: self._by_language("task")}
+
+    def _by_language(self, kind: str) -> dict[str | None, list[str]]:
+        ways: dict[str | None, list[str]] = {}
+        for row in _rows(kind):
+            ways.setdefault(row.get("language"), []).extend(row["wordings"])
+        return ways
 
     def around(self, texts: list[str], asking: list[int], family: int, language: str | None) -> Iterator[Wrapped]:
         """One of each kind around two of the texts that ask the same, numbered ``asking``."""

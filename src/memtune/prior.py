@@ -19,7 +19,7 @@ from torch import Tensor
 from memtune.backbone import Backbone
 from memtune.checkpoints import cache_dir
 from memtune.events import Note, OnEvent
-from memtune.lessons import FOLDS, Lessons, background_prompts, lessons
+from memtune.lessons import FOLDS, Lessons, background_prompts, lessons, spread
 from memtune.memory.compare import FEATURES, gate_features
 from memtune.memory.questions import Questions, Reader, Views, Whitening, count_words
 from memtune.prior_maps import D_GATE, relation_map, seen_through, task_map, without_names
@@ -30,7 +30,7 @@ __all__ = ["Prior", "prior_for"]
 
 VERSION = 10
 D_INDEX = 384
-PAIRS = 7000  # of each kind
+PAIRS = 7000  # of each kind: more make every ingest slower and the gate no better
 STRANGERS = 4  # every fourth lesson text is among the questions that are stored nowhere, and another in lower case
 
 
@@ -137,15 +137,11 @@ def _lesson_features(
     seen_by: Sequence[Questions], learned: Lessons, fold: Tensor, reader: Reader
 ) -> tuple[Tensor, Tensor]:
     """Gate features of all pairs, each seen through a map that was fitted without its stored question's family."""
-    pairs = torch.tensor([*_thinned(learned.same), *_thinned(learned.different)])
-    same = torch.arange(len(pairs)) < len(_thinned(learned.same))
+    alike, different = (torch.tensor(kind)[spread(len(kind), PAIRS)] for kind in (learned.same, learned.different))
+    pairs = torch.cat([alike, different])
+    same = torch.arange(len(pairs)) < len(alike)
     features = torch.zeros(len(pairs), FEATURES)
     for number, seen in enumerate(seen_by):
         mine = fold[pairs[:, 0]] == number
         features[mine] = gate_features(seen, seen, pairs[mine], reader.idf)
     return features, same
-
-
-def _thinned(pairs: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """At most PAIRS of them, evenly taken: more pairs make every ingest slower and the gate no better."""
-    return pairs[:: max(1, -(-len(pairs) // PAIRS))]

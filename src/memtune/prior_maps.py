@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memtune.backbone import Backbone
-from memtune.lessons import FOLDS, Lessons
+from memtune.lessons import FOLDS, Lessons, spread
 from memtune.memory.compare import Idf, left_over
 from memtune.memory.questions import Questions, Reader, Whitening
 from memtune.memory.words import words_of
@@ -93,7 +93,7 @@ def task_map(read: Questions, wrapped: Questions, learned: Lessons, idf: Idf) ->
     1 is what one of twenty ways that change nothing reaches where the map was not fitted to them. ``read`` and
     ``wrapped``: the lessons' texts, with unmapped relations.
     """
-    same = torch.tensor(learned.same[:: len(learned.same) // SAME + 1])
+    same = torch.tensor(learned.same)[spread(len(learned.same), SAME)]
     around = torch.tensor([(number, one.stored) for number, one in enumerate(learned.wrapped)])
     left = torch.cat([left_over(read, read, same, idf), left_over(wrapped, read, around, idf)])
     is_task = torch.tensor([False] * len(same) + [one.task for one in learned.wrapped])

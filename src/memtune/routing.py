@@ -11,7 +11,8 @@ from torch import Tensor
 from memtune.backbone import Backbone
 from memtune.calibration import calibrate
 from memtune.events import Note, OnEvent, Progress, ignore
-from memtune.gate_training import NEIGHBOUR, REWORDED_FACTS, Rows, Workshop, compared, spread, train, training_rows
+from memtune.gate_training import NEIGHBOUR, REWORDED_FACTS, Rows, Workshop, compared, train, training_rows
+from memtune.lessons import spread
 from memtune.memory.gate import Gate
 from memtune.memory.index import Lists, build_lists, list_count
 from memtune.memory.questions import Questions, Reader, count_words
