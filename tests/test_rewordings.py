@@ -65,6 +65,12 @@ def test_a_near_miss_of_a_code_is_another_code_of_the_same_shape():
         )
 
 
+def test_the_more_names_are_lent_the_more_other_codes_there_are():
+    few, many = (near_misses("What is part HT-4471?", OTHERS, names, count, 0) for count in (1, 40))
+    assert len([miss for miss in few if "HT-" in miss]) == 2
+    assert 10 <= len([miss for miss in many if "HT-" in miss]) <= 20
+
+
 @pytest.mark.parametrize(
     ("question", "longer"),
     [

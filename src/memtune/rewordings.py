@@ -46,7 +46,8 @@ def rewordings(question: str, names: Names, count: int, seed: int) -> list[str]:
 
 
 def near_misses(question: str, others: Sequence[str], names: Names, count: int, seed: int) -> list[str]:
-    """Questions that are not ``question``: ``count`` with another name, if it has one, and another digit or suffix.
+    """Questions that are not ``question``: ``count`` with another name, if it has one, and a quarter as many, but one
+    at least, with another digit of its codes and with another suffix.
 
     ``others`` lend their names.
     """
@@ -57,8 +58,9 @@ def near_misses(question: str, others: Sequence[str], names: Names, count: int, 
     if own:
         lines = draw.sample(others, k=min(8 * count, len(others)))
         made += islice(_renamed(words, own, lines, names), count)
-    made += [_other_digit(question, draw), _other_suffix(question, draw)]
-    return [text for text in made if text]
+    for _ in range(max(1, count // 4)):
+        made += [_other_digit(question, draw), _other_suffix(question, draw)]
+    return [text for text in dict.fromkeys(made) if text]
 
 
 def _renamed(words: Words, own: slice, lines: Sequence[str], names: Names) -> Iterator[str]:
