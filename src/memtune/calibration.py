@@ -56,8 +56,7 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
     nearness = strangers.nearness()
     strangers = strangers.nearer_than(nearness)
     near = _near_misses(rows, scores)
-    bars = _passed_by(near, false_fire), _bar(near, false_fire), strangers.threshold(wordings, false_fire / UNRELATED)
-    threshold = max(bars)
+    threshold = max(_passed_by(near, false_fire), strangers.threshold(wordings, false_fire / UNRELATED))
     caution = (strangers.floors(wordings) - threshold).clamp(0.0, CAREFUL)
     cautious = (scores - caution[rows.pairs[:, 1]]).where(heard(rows.features, nearness), NEVER)
     rewordings = cautious[rows.kind == REWORDED]
@@ -124,17 +123,17 @@ def _share(figures: Tensor, threshold: float) -> float:
 
 
 def _passed_by(scores: Tensor, share: float) -> float:
-    """The score that ``share`` of all near misses passes, of which ``scores`` are some.
+    """The score that ``share`` of all near misses passes, of which ``scores`` are some; no lower than ``_bar``.
 
     The highest of them fall off exponentially (peaks over threshold, Pickands 1975). How fast many do says more than
     where the few that pass happen to lie, and where there are few it reaches beyond the highest.
     """
-    count = min(MOST, max(LEAST, int(TAIL * len(scores))))
+    seen, count = _bar(scores, share), min(MOST, max(LEAST, int(TAIL * len(scores))))
     if not 0 < share * len(scores) < count < len(scores):
-        return _bar(scores, share)
+        return seen
     highest = scores.topk(count + 1).values
     slope = highest[:count].mean() - highest[count]
-    return float(highest[count] + slope * math.log(count / len(scores) / share))
+    return max(seen, float(highest[count] + slope * math.log(count / len(scores) / share)))
 
 
 def _bar(scores: Tensor, share: float) -> float:

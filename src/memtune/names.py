@@ -9,7 +9,7 @@ from itertools import groupby
 from memtune.memory.questions import Reader
 from memtune.memory.words import BUCKETS, CAPITAL, NAME, PLAIN, kind_of, word_bucket
 
-__all__ = ["NameFinder"]
+__all__ = ["NameFinder", "name_runs"]
 
 UNSEEN = 1  # a word in so few of the documents belongs to the name beside it: the bahaba in Chinese bahaba
 RARE = 0.002  # a word in fewer of the documents than this may be a name, where no capital or digit tells
@@ -72,14 +72,27 @@ class NameFinder:
 
     def _telling(self, flags: list[bool], cores: list[str]) -> list[bool]:
         """Without the runs in which every word is common."""
-        told: list[bool] = []
-        for named, run in groupby(zip(flags, cores, strict=True), key=lambda place: place[0]):
-            words = [core for _, core in run]
-            told += [named and not all(map(self._is_common, words))] * len(words)
-        return told
+        common = [run for run in _runs(flags) if all(self._is_common(cores[i]) for i in run)]
+        return [flag and not any(i in run for run in common) for i, flag in enumerate(flags)]
 
     def _is_common(self, core: str) -> bool:
         return core.isalpha() and self.counts[word_bucket(core.casefold())] >= COMMON * self.documents
 
     def _is_rare(self, word: str) -> bool:
         return self.counts[word_bucket(word.casefold())] <= RARE * self.documents
+
+
+def name_runs(words: list[str], flags: list[bool]) -> list[range]:
+    """The places of each name, whose words have a flag. A word between two that have a capital is part of it.
+
+    >>> name_runs("Where was Diego de Rosales born".split(), [False, False, True, False, True, False])
+    [range(2, 5)]
+    """
+    proper = [flag and word != word.lower() for flag, word in zip(flags, words, strict=True)]
+    around = zip([False, *proper[:-1]], flags, [*proper[1:], False], strict=True)
+    return _runs([flag or (before and after) for before, flag, after in around])
+
+
+def _runs(flags: list[bool]) -> list[range]:
+    places = ([i for i, _ in run] for flag, run in groupby(enumerate(flags), key=lambda place: place[1]) if flag)
+    return [range(run[0], run[-1] + 1) for run in places]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import islice
+
+from memtune.names import name_runs
 
 __all__ = ["Names", "fragments", "near_misses", "overlaps", "rewordings"]
 
@@ -63,20 +65,21 @@ def near_misses(question: str, others: Sequence[str], names: Names, count: int, 
     return [text for text in dict.fromkeys(made) if text]
 
 
-def _renamed(words: Words, own: slice, lines: Sequence[str], names: Names) -> Iterator[str]:
+def _renamed(words: Words, own: range, lines: Sequence[str], names: Names) -> Iterator[str]:
     """With the name of each of the ``lines``, but for a part of its own or more of it: a Heron logger may be the Heron.
 
     A line that is all name, such as a whole question in an unknown language, lends none.
     """
-    mine = set(_bare(words[own]))
+    mine = set(_bare([words[i] for i in own]))
     for line in lines:
         other_words = line.split()
         other = _name_in(other_words, names)
-        if not other or other.stop - other.start == len(other_words):
+        if not other or len(other) == len(other_words):
             continue
-        theirs = set(_bare(other_words[other]))
+        lent = [other_words[i] for i in other]
+        theirs = set(_bare(lent))
         if not (mine <= theirs or theirs <= mine):
-            yield _put(words, own, other_words[other])
+            yield _put(words, own, lent)
 
 
 def _bare(words: Words) -> Words:
@@ -116,22 +119,17 @@ def fragments(question: str, names: Names) -> list[str]:
     return [text for text in dict.fromkeys(left) if any(map(str.isalnum, text))]
 
 
-def _put(words: Words, where: slice, new: Words) -> str:
+def _put(words: Words, where: range, new: Words) -> str:
     """The ``new`` words in place of others, whose question mark or genitive stays."""
     name = _TAIL.sub("", " ".join(new), count=1)
-    tail = _TAIL.search(words[where][-1])
+    tail = _TAIL.search(words[where[-1]])
     put = [name + tail.group()] if name and tail else []
     return " ".join([*words[: where.start], *put, *words[where.stop :]])
 
 
-def _name_in(words: Words, names: Names) -> slice | None:
-    """The longest name, or None. A word between two that have a capital is part of it: Diego de Rosales."""
-    flags = names(words)
-    proper = [flag and word != word.lower() for flag, word in zip(flags, words, strict=True)]
-    around = zip([False, *proper[:-1]], flags, [*proper[1:], False], strict=True)
-    runs = groupby(enumerate(flag or (before and after) for before, flag, after in around), key=lambda place: place[1])
-    places = [[i for i, _ in run] for named, run in runs if named]
-    return max((slice(run[0], run[-1] + 1) for run in places), key=lambda run: run.stop - run.start, default=None)
+def _name_in(words: Words, names: Names) -> range | None:
+    """The longest name, or None."""
+    return max(name_runs(words, names(words)), key=len, default=None)
 
 
 def _other_digit(text: str, draw: random.Random) -> str | None:

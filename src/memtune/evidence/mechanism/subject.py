@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import groupby
 
 from memtune.memory.questions import Reader
 from memtune.memory.words import word_bucket
-from memtune.names import NameFinder
+from memtune.names import NameFinder, name_runs
 
 __all__ = ["Subject", "subject_of"]
 
@@ -38,23 +37,13 @@ def subject_of(question: str, ids: Ids, reader: Reader) -> Subject | None:
     words = list(re.finditer(r"\S+", question))
     cores = [_CORE.search(question, word.start(), word.end()) for word in words]
     counts = [float(reader.counts[word_bucket(core[0].casefold())]) if core else float("inf") for core in cores]
-    runs = _runs(NameFinder.of(reader)([word[0] for word in words]))
+    texts = [word[0] for word in words]
+    runs = name_runs(texts, NameFinder.of(reader)(texts))
     if not runs:
         runs = [range(i, i + 1) for i, core in enumerate(cores) if core]
     chosen = min(runs, key=lambda run: (min(counts[i] for i in run), -len(run)), default=range(0))
     named = [core for core in cores[chosen.start : chosen.stop] if core]
     return _placed(question, named[0].start(), named[-1].end(), ids, reader) if named else None
-
-
-def _runs(flags: list[bool]) -> list[range]:
-    """Runs of names; two with one other word between them are one."""
-    joined = [flag or (0 < i < len(flags) - 1 and flags[i - 1] and flags[i + 1]) for i, flag in enumerate(flags)]
-    runs, at = [], 0
-    for name, group in groupby(joined):
-        length = len(list(group))
-        runs += [range(at, at + length)] if name else []
-        at += length
-    return runs
 
 
 def _placed(question: str, start: int, end: int, ids: Ids, reader: Reader) -> Subject | None:
