@@ -22,6 +22,8 @@ from memtune.tune import Tuning
 
 __all__ = ["PlanResult", "PlannedShard", "plan"]
 
+TIMED = 128  # facts that are fitted to time it, at most
+
 
 @dataclass(frozen=True)
 class PlannedShard:
@@ -76,7 +78,7 @@ def plan(
     backbone = backbone_of(project, backbone, on_event)
     loaded = time.monotonic() - started
     run = Tuning(project, backbone, config, on_event)
-    timed = run.chunks[0] if run.chunks else []
+    timed = run.chunks[0][:TIMED] if run.chunks else []
     on_event(Note(f"timing {len(timed)} facts"))
     started = time.monotonic()
     if timed:

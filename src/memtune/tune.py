@@ -20,7 +20,9 @@ from memtune.teaching import FailedFact, Teacher
 
 __all__ = ["TuneResult", "Tuning", "summary", "tune"]
 
-CHUNK = 128  # facts that are fitted together; a chunk is the unit of work, whatever else is in the file
+# Facts that are fitted together: a chunk is the unit of work, whatever else is in the file. The more, the more begin
+# alike and are read as one; a chunk's states take some 50 MB of a small model.
+CHUNK = 384
 SAVE_EVERY, REPORT_EVERY = 30.0, 0.5  # seconds, at least; both look at all facts
 SHARE = 0.02  # of the time that each of them may take
 
