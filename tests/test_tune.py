@@ -201,7 +201,8 @@ def test_progress_is_told_as_it_is_made(fresh, retune, monkeypatch):
     last = learned[-1]
     assert last.median <= last.p90 <= last.worst and last.hardest[0][0] == pytest.approx(last.worst)
     assert {name for _, name, _ in last.hardest} <= set(NAMES)
-    verified = [event for event in events if isinstance(event, Progress)]
+    begun, *verified = [event for event in events if isinstance(event, Progress)]
+    assert begun == Progress("learned", 0, len(FACTS)) and events.index(begun) < events.index(learned[0])
     assert (verified[-1].done, verified[-1].total) == (len(FACTS), len(FACTS))
 
 

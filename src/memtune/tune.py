@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memtune.backbone import Backbone
 from memtune.config import Config
-from memtune.events import Learned, OnEvent, ignore
+from memtune.events import Learned, OnEvent, Progress, ignore
 from memtune.project import Project
 from memtune.store import backbone_of, load_facts, load_memory, save_bank
 from memtune.teaching import FailedFact, Teacher
@@ -150,10 +150,11 @@ class Tuning:
     def fit(self, chunks: Sequence[Sequence[int]], *, among: Tensor, save: Callable[[], object]) -> None:
         """Teaches the facts of these chunks; ``save`` is called now and then.
 
-        Progress is told of the facts ``among`` (any,), by their numbers.
+        Progress is told of the facts ``among`` (any,), by their numbers; before the first chunk too, which may take long.
         """
         report, now_and_then = _NowAndThen(lambda: self._report(among), REPORT_EVERY), _NowAndThen(save, SAVE_EVERY)
         started = time.monotonic()
+        self.on_event(Progress("learned", int(self.bank.accepted[among].sum()), len(among)))
         for chunk in chunks:
             report()
             now_and_then()
