@@ -150,7 +150,7 @@ class Tuning:
     def fit(self, chunks: Sequence[Sequence[int]], *, among: Tensor, save: Callable[[], object]) -> None:
         """Teaches the facts of these chunks; ``save`` is called now and then.
 
-        Progress is told of the facts ``among`` (any,), by their numbers; before the first chunk too, which may take long.
+        Progress is told of the facts ``among`` (any,), by their numbers, and before the first chunk too.
         """
         report, now_and_then = _NowAndThen(lambda: self._report(among), REPORT_EVERY), _NowAndThen(save, SAVE_EVERY)
         started = time.monotonic()
