@@ -72,8 +72,8 @@ class NameFinder:
 
     def _telling(self, flags: list[bool], cores: list[str]) -> list[bool]:
         """Without the runs in which every word is common."""
-        common = [run for run in _runs(flags) if all(self._is_common(cores[i]) for i in run)]
-        return [flag and not any(i in run for run in common) for i, flag in enumerate(flags)]
+        told = {i for run in _runs(flags) if not all(self._is_common(cores[i]) for i in run) for i in run}
+        return [i in told for i in range(len(flags))]
 
     def _is_common(self, core: str) -> bool:
         return core.isalpha() and self.counts[word_bucket(core.casefold())] >= COMMON * self.documents

@@ -30,8 +30,8 @@ class Subject:
 def subject_of(question: str, ids: Ids, reader: Reader) -> Subject | None:
     """``ids``: the question's own, as ``Prompts.question`` gives them. None where it has no word.
 
-    One word between two names belongs to them: "Bank of America". In a script without spaces the subject is the whole
-    run of it.
+    A word between two that have a capital belongs to the name: "Bank of America". In a script without spaces the
+    subject is the whole run of it.
     """
     question = question.strip()
     words = list(re.finditer(r"\S+", question))
