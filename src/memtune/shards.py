@@ -169,7 +169,7 @@ def _read(path: Path) -> Kept | None:
 def take_over(bank: Bank, kept: Kept, facts: Sequence[int]) -> None:
     """What the shard knows of its facts, those numbered ``facts``, is known in ``bank``. Raises ProjectError."""
     numbers = torch.tensor(facts, dtype=torch.int64)
-    part, expected = bank.holding(load_file(kept.path)), bank.take(numbers)
+    part, expected = bank.holding(load_file(kept.path)), bank.take(numbers).cpu()
     same = ("ids", "id_offsets", "offsets")
     if not all(torch.equal(getattr(part, name), getattr(expected, name)) for name in same):
         raise ProjectError(f"{kept.path} holds other facts than shard {kept.shard}", hint=_again(kept.shard))

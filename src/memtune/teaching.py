@@ -60,7 +60,9 @@ def _final(lessons: Sequence[_Lesson]) -> Tensor:
 
 
 def _targets(lessons: Sequence[_Lesson]) -> Tensor:
-    return torch.tensor([token for lesson in lessons for token in lesson.item.answer])
+    """Beside the states: (answer tokens,)."""
+    tokens = [token for lesson in lessons for token in lesson.item.answer]
+    return torch.tensor(tokens, device=lessons[0].states.final.device)
 
 
 def _by_number(told: Told, numbers: Tensor) -> Told:
@@ -86,7 +88,7 @@ class Teacher:
         told: Told | None = None,
         skip_known: bool = False,
     ) -> None:
-        self.facts, self.memory, self.backbone = facts, memory, backbone
+        self.facts, self.memory, self.backbone = facts, memory.to(backbone.device), backbone
         self.config, self.on_event, self.told = config, on_event, told
         self.bank = memory.bank
         self.low = backbone.readout.rows(memory.projections.up)
@@ -142,10 +144,10 @@ class Teacher:
         All facts at once: the head's weights are read once for many rows, which is what this costs.
         """
         counts = [lesson.item.experts for lesson in lessons]
-        facts = torch.tensor([lesson.fact for lesson in lessons]).repeat_interleave(torch.tensor(counts))
-        steps = torch.cat([torch.arange(count) for count in counts])
         final = _final(lessons)
-        written = final + self.memory.write(final, facts, steps)
+        facts = torch.tensor([lesson.fact for lesson in lessons]).repeat_interleave(torch.tensor(counts))
+        steps = torch.cat([torch.arange(count) for count in counts]).to(final.device)
+        written = final + self.memory.write(final, facts.to(final.device), steps)
         losses = token_losses(written, _targets(lessons), self.backbone.readout)
         return [self._accept(lesson.fact, own) for lesson, own in zip(lessons, losses.split(counts), strict=True)]
 

@@ -190,7 +190,7 @@ class Tuning:
                 self.bank.accepted[i] = False
 
     def _report(self, among: Tensor) -> None:
-        losses = self.bank.loss[among]
+        losses = self.bank.loss[among].cpu()
         fitted = torch.isfinite(losses)
         losses = losses[fitted]
         if not len(losses):

@@ -55,7 +55,8 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """Conversations of near-equal length, padded on the right, where no causal position sees it.
+    """Conversations of near-equal length, padded on the right, where no causal position sees it; on the backbone's
+    device.
 
     ``rows``, ``places``, ``targets``: one entry for each answer token, the stop token included; the state at
     ``(row, place)`` predicts ``target``. Prompt and padding are in none of them: no loss is taken there.
@@ -70,7 +71,7 @@ class Batch:
     @property
     def first_places(self) -> Tensor:
         """Of each row the last token of its prompt, which predicts the first answer token: ``(facts,)``."""
-        first = torch.full((len(self.facts),), self.ids.shape[1])
+        first = self.rows.new_full((len(self.facts),), self.ids.shape[1])
         return first.scatter_reduce(0, self.rows, self.places, "amin")
 
 
@@ -78,18 +79,20 @@ def batches_of(backbone: Backbone, facts: Sequence[Fact], size: int = BATCH) -> 
     encoded = [backbone.prompts.fact(fact) for fact in facts]
     lessons = [(backbone.prompts.format.prompt(item.question), item.answer) for item in encoded]
     order = sorted(range(len(facts)), key=lambda i: sum(map(len, lessons[i])))
-    return [_batch(order[start : start + size], lessons) for start in range(0, len(order), size)]
+    return [_batch(order[start : start + size], lessons, backbone.device) for start in range(0, len(order), size)]
 
 
-def _batch(numbers: Sequence[int], lessons: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Batch:
+def _batch(
+    numbers: Sequence[int], lessons: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], device: torch.device
+) -> Batch:
     chosen = [lessons[i] for i in numbers]
     ids = torch.zeros(len(chosen), max(len(prompt) + len(answer) for prompt, answer in chosen), dtype=torch.long)
     marks: list[tuple[int, int, int]] = []
     for row, (prompt, answer) in enumerate(chosen):
         ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
         marks += [(row, len(prompt) - 1 + step, token) for step, token in enumerate(answer)]
-    rows, places, targets = torch.tensor(marks).T
-    return Batch(tuple(numbers), ids, rows, places, targets)
+    rows, places, targets = torch.tensor(marks, device=device).T
+    return Batch(tuple(numbers), ids.to(device), rows, places, targets)
 
 
 def token_losses(final: Tensor, head: nn.Module, batch: Batch) -> Tensor:
@@ -101,7 +104,7 @@ def fact_losses(final: Tensor, head: nn.Module, batch: Batch) -> Tensor:
     """The mean of each row's answer tokens, nats."""
     tokens = token_losses(final, head, batch)
     counts = torch.bincount(batch.rows, minlength=len(batch.facts))
-    return torch.zeros(len(batch.facts)).index_add(0, batch.rows, tokens) / counts
+    return tokens.new_zeros(len(batch.facts)).index_add(0, batch.rows, tokens) / counts
 
 
 def fit(

@@ -142,7 +142,7 @@ class Bank(nn.Module):
         """The facts numbered ``facts`` (any order), all that is known of them byte for byte; no other."""
         (rows, offsets), (letters, id_offsets) = (ragged_rows(o, facts) for o in (self.offsets, self.id_offsets))
         columns = {name: getattr(self, name).index_select(0, rows) for name in BY_EXPERT}
-        columns |= {name: getattr(self, name).index_select(0, facts) for name in BY_FACT}
+        columns |= {name: getattr(self, name)[facts] for name in BY_FACT}
         columns |= {"offsets": offsets, "id_offsets": id_offsets, "ids": self.ids.index_select(0, letters)}
         return self.holding(columns)
 
@@ -162,7 +162,8 @@ class Bank(nn.Module):
         rows, _ = ragged_rows(self.offsets, facts)
         for names, places in ((BY_EXPERT, rows), (BY_FACT, facts)):
             for name in names:
-                getattr(self, name)[places] = getattr(part, name)
+                mine = getattr(self, name)
+                mine[places] = getattr(part, name).to(mine.device)
 
     def holding(self, columns: dict[str, Tensor]) -> Bank:
         """A bank of the same kind of rows that holds these tensors, its own by their names."""

@@ -69,6 +69,7 @@ class Memory(nn.Module):
     def check(self) -> None:
         """Raises ValueError, if it was not asked before, where a tensor points outside another one."""
         if not self._sound:
+            self.router.settle()
             check_numbers(self.state_dict())
             self._sound = True
 

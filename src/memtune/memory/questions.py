@@ -81,15 +81,16 @@ def run_lengths(offsets: Tensor, which: Tensor) -> Tensor:
 
 
 def ragged_rows(offsets: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """Row numbers of the runs ``which``, one after the other, and their new offsets.
+    """Row numbers of the runs ``which``, one after the other, and their new offsets, on the device of ``offsets``.
 
     >>> ragged_rows(torch.tensor([0, 2, 5]), torch.tensor([1, 0]))
     (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
     """
+    which = which.to(offsets.device)
     lengths = run_lengths(offsets, which)
     new = F.pad(lengths.cumsum(0), (1, 0))
     starts = offsets[which] - new[:-1]
-    return torch.arange(int(new[-1])) + starts.repeat_interleave(lengths), new
+    return torch.arange(int(new[-1]), device=new.device) + starts.repeat_interleave(lengths), new
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ then compares the question with each candidate word by word; the best one fires 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -58,7 +58,10 @@ class Route:
 
 
 class Router(nn.Module):
-    """Everything that routing needs, as tensors: a bundle carries it in its safetensors."""
+    """Everything that routing needs, as tensors: a bundle carries it in its safetensors.
+
+    It works on the CPU, wherever the backbone does: a question is a few words, which are looked up one by one.
+    """
 
     def __init__(self, sizes: RouterSizes) -> None:
         super().__init__()
@@ -100,6 +103,14 @@ class Router(nn.Module):
         self._reader: Reader | None = None
         self._by_digest: tuple[Tensor, Tensor] | None = None
         self._lengths: Tensor | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
+        """Is not moved with the rest of a model, and keeps its dtypes."""
+        return self
+
+    def settle(self) -> None:
+        """Brings all tensors to the CPU, where a loader has put them beside the backbone."""
+        super()._apply(Tensor.cpu)  # type: ignore[no-untyped-call]
 
     @property
     def reader(self) -> Reader:

@@ -54,13 +54,13 @@ class StateReader:
         return other
 
     def early(self, rows: Sequence[Ids]) -> list[Tensor]:
-        """For each row float32 states ``(taps, tokens, hidden)``."""
+        """For each row float32 states ``(taps, tokens, hidden)``, on the CPU, where the router is."""
         states = {i: early for together in self._read(rows, whole=False) for i, early, _ in together}
         return [states[i] for i in range(len(rows))]
 
     def whole(self, rows: Sequence[Ids]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-        """Pass by pass, of each row read in it: its number, float32 early states ``(taps, tokens, hidden)``, final ones
-        (no ``taps``).
+        """Pass by pass, of each row read in it: its number, float32 early states ``(taps, tokens, hidden)`` on the CPU,
+        final ones (no ``taps``) on the backbone's device.
         """
         return self._read(rows, whole=True)
 
@@ -84,7 +84,7 @@ class StateReader:
                 cache.batch_repeat_interleave(len(together))
             early, final = self._run(together, cache, whole)
             yield [
-                (i, early[:, place, at[behind:]].float(), final[:, place, at[behind:]].flatten(0, 1).float())
+                (i, early[:, place, at[behind:]].float().cpu(), final[:, place, at[behind:]].flatten(0, 1).float())
                 for place, one in enumerate(together)
                 for i, at in one.places.items()
             ]
