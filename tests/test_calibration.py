@@ -74,6 +74,12 @@ def test_of_few_near_misses_none_comes_near_the_threshold():
     assert found.threshold > 4.5
 
 
+def test_a_lone_question_that_names_nothing_fires_where_it_is_likelier_than_not():
+    """It has no near misses, and every stranger that is near it makes it cautious itself."""
+    found = calibrate(Told(), rows((BACKGROUND, *((i, 0, 0.5 * i / 40, -5.0) for i in range(40)))), 1, 0.01)
+    assert found.threshold == 0.0 and found.caution.tolist() == [0.0]
+
+
 def test_near_misses_that_all_score_the_same_stay_silent():
     found = calibrate(Told(), rows(near([-3.0] * 50)), WORDINGS, 0.01)
     assert found.threshold > -3.0 and found.expected_false_fire == 0.0
@@ -129,6 +135,6 @@ def test_where_each_question_has_a_stranger_of_its_own_they_raise_the_threshold(
     assert found.threshold > 0
 
 
-def test_where_there_is_nothing_to_go_by_everything_fires():
+def test_where_there_is_nothing_to_go_by_fires_what_is_likelier_than_not():
     found = calibrate(Told(), rows(reworded([-4.0, 1.0])), WORDINGS, 0.01)
-    assert found.threshold == -math.inf and found.expected_recall == 1.0 and found.expected_false_fire == 0.0
+    assert found.threshold == 0.0 and found.expected_recall == 0.5 and found.expected_false_fire == 0.0

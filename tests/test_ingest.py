@@ -74,7 +74,8 @@ def test_every_answer_that_the_model_cannot_give_is_named_with_its_line(file, tm
 
 @pytest.mark.parametrize("question", ["Who built the lighthouse at Kirkby Strand?", "who is it", "🗼?"])
 def test_a_file_of_one_fact_is_enough(file, tmp_path, config, question):
-    assert ingest(file(("one", question, "Ann")), tmp_path / "project", config).facts == 1
+    ingested = ingest(file(("one", question, "Ann")), tmp_path / "project", config)
+    assert ingested.facts == 1 and ingested.threshold > -10  # below that, what is not even heard would fire
 
 
 def test_the_callers_own_random_numbers_go_on_as_if_nothing_had_been_drawn(facts_file, tmp_path, config):

@@ -27,6 +27,7 @@ FAR = 0.85  # of the strangers, whose nearest stored question is farther than th
 MARGIN = 0.25  # log-odds by which a stored question is kept above the strangers that were seen
 CAREFUL = 2.0  # log-odds, at most: what is kin may have asked for the very fact
 NEVER = -1e3  # a score that reaches no threshold
+EVEN = 0.0  # log-odds: the threshold where no question is known that it should keep silent
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def calibrate(gate: Gate, rows: Rows, wordings: int, false_fire: float) -> Calib
     strangers = strangers.nearer_than(nearness)
     near = _near_misses(rows, scores)
     threshold = max(_passed_by(near, false_fire), strangers.threshold(wordings, false_fire / UNRELATED))
+    threshold = EVEN if threshold == -math.inf else threshold
     caution = (strangers.floors(wordings) - threshold).clamp(0.0, CAREFUL)
     cautious = (scores - caution[rows.pairs[:, 1]]).where(heard(rows.features, nearness), NEVER)
     rewordings = cautious[rows.kind == REWORDED]
@@ -137,10 +139,10 @@ def _passed_by(scores: Tensor, share: float) -> float:
 
 
 def _bar(scores: Tensor, share: float) -> float:
-    """The lowest threshold that at most ``share`` of the scores reach; without any, minus infinity: a lone fact that
-    names nothing has no near misses.
+    """The lowest threshold that at most ``share`` of the scores reach. Minus infinity where the others reach none at
+    all, and without any: a lone fact that names nothing has no near misses.
     """
-    if not len(scores):
+    stopped = scores.sort(descending=True).values[int(share * len(scores)) :][:1]
+    if not (stopped > NEVER).any():
         return -math.inf
-    stopped = scores.sort(descending=True).values[int(share * len(scores))]
     return float(torch.nextafter(stopped, torch.tensor(math.inf)))
