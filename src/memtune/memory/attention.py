@@ -24,13 +24,15 @@ def expert_attention(
 
     ``queries`` (positions, d_key) unit rows; ``steps`` (positions,) answer tokens already given; ``runs``
     (positions, 2) first expert and number of experts of the fact that fired; ``keys``, ``values`` and
-    ``scales`` are the bank's, of which only the rows in ``runs`` are read.
+    ``scales`` are the bank's, of which only the rows in ``runs`` are read. Neighbouring positions of one fact are
+    computed together, and beside no other: what comes out does not depend on how long other answers are.
     """
-    first, count = runs.unbind(1)
-    place = torch.arange(int(count.max()), device=queries.device)
-    inside = place < count[:, None]
-    rows = torch.where(inside, first[:, None] + place, first[:, None])
-    cosine = torch.einsum("pk,ptk->pt", queries, F.normalize(keys[rows].float(), dim=-1))
-    score = BETA * (cosine - SLOPE * (place - steps[:, None]).abs())
-    weight = torch.softmax(score.masked_fill(~inside, float("-inf")), dim=-1) * scales[rows]
-    return torch.einsum("pt,ptv->pv", weight, values[rows].float())
+    which, counts = runs.unique_consecutive(dim=0, return_counts=True)
+    parts = zip(which.tolist(), *(column.split(counts.tolist()) for column in (queries, steps)), strict=True)
+    mixed = []
+    for (first, experts), asked, given in parts:
+        own = slice(first, first + experts)
+        far = (torch.arange(experts, device=given.device) - given[:, None]).abs()
+        score = BETA * (asked @ F.normalize(keys[own].float(), dim=-1).T - SLOPE * far)
+        mixed.append((torch.softmax(score, dim=-1) * scales[own]) @ values[own].float())
+    return torch.cat(mixed)
