@@ -10,7 +10,7 @@ gate's: a stored question that is meant otherwise is not heard.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -34,6 +34,7 @@ PER_PAIR = 1 + 2 + 2 + 2 + 2 * COVERAGE  # cosine, relations, has a side no name
 RAREST_FOUND = 1 + 2 + 2 + 2 + 2  # which of them says how well the asked question's rarest word is spelt in the other
 FEATURES = PER_PAIR + 2 * WORDS * EVIDENCE + 1  # the last one is the task, which the gate is not shown
 WORDS_PER_CHUNK = 32_768  # of a side, padding included: some 1.5 KB each
+CELLS_PER_CHUNK = 1 << 22  # words of one side times words of the other, some 50 bytes each
 GRID = 4096.0  # figures are rounded to 1/4096: their last bits depend on what is read and compared beside them
 SPELT_ALIKE = 0.5  # Jaccard of a name and its inflected or misspelt form
 LEAST_MISSING = 0.05  # in words without any likeness that only one question holds
@@ -58,8 +59,9 @@ def left_over(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf: Idf
 def _sides(asked: AnyQuestions, stored: AnyQuestions, pairs: Tensor, idf: Idf) -> Iterator[tuple[_Side, _Side]]:
     """As many pairs at a time as there is room for."""
     sides = zip((asked, stored), pairs.T, strict=True)
-    longest = max(int(run_lengths(side.offsets, number).max()) for side, number in sides)
-    for chunk in pairs.split(max(1, WORDS_PER_CHUNK // max(1, longest))):
+    longest, other = (max(1, int(run_lengths(side.offsets, number).max())) for side, number in sides)
+    together = min(WORDS_PER_CHUNK // max(longest, other), CELLS_PER_CHUNK // (longest * other))
+    for chunk in pairs.split(max(1, together)):
         yield _Side.of(asked.take(chunk[:, 0]), idf), _Side.of(stored.take(chunk[:, 1]), idf)
 
 
@@ -118,13 +120,18 @@ class _Side:
     def name(self) -> Tensor:
         return (self.kind >= NAME) & self.real
 
+    @cached_property
+    def marks(self) -> Tensor:
+        """Of each word's sketch."""
+        return self.sketch.sum(-1)
+
 
 @dataclass(frozen=True)
 class _Grid:
     """Every asked word against every stored word: ``(pairs, asked words, stored words)``, 0 where either is padding."""
 
+    shared: Tensor  # marks that both sketches hold
     spelling: Tensor  # Jaccard index of the sketches
-    inside: Tensor  # share of the asked word's sketch that the other holds
     equal: Tensor
     meaning: Tensor  # cosine, 0 where negative: no partner is no worse than padding
     relation: Tensor  # the same
@@ -137,15 +144,18 @@ class _Grid:
     @classmethod
     def of(cls, a: _Side, b: _Side) -> _Grid:
         real = a.real[:, :, None] & b.real[:, None, :]
-        both = a.sketch @ b.sketch.transpose(1, 2)
-        size, other = a.sketch.sum(-1)[:, :, None], b.sketch.sum(-1)[:, None, :]
+        shared = a.sketch @ b.sketch.transpose(1, 2) * real
         return cls(
-            spelling=(both / (size + other - both).clamp_min(1.0)) * real,
-            inside=(both / size.clamp_min(1.0)) * real,
+            shared=shared,
+            spelling=shared / (a.marks[:, :, None] + b.marks[:, None, :] - shared).clamp_min(1.0),
             equal=((a.bucket[:, :, None] == b.bucket[:, None, :]) & real).float(),
             meaning=_alike(a.meaning, b.meaning) * real,
             relation=_alike(a.relation, b.relation) * real,
         )
+
+    def turned(self) -> _Grid:
+        """Every stored word against every asked word."""
+        return _Grid(*(getattr(self, field.name).transpose(1, 2).contiguous() for field in fields(self)))
 
 
 def _alike(one: Tensor, two: Tensor) -> Tensor:
@@ -153,7 +163,8 @@ def _alike(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _features(a: _Side, b: _Side) -> Tensor:
-    forth, back = _Grid.of(a, b), _Grid.of(b, a)
+    forth = _Grid.of(a, b)
+    back = forth.turned()
     whole = [(a.vector * b.vector).sum(-1, keepdim=True), _relations(forth.spelling, a, b)]
     whole += [(~side.name.any(1, keepdim=True)).float() for side in (a, b)]
     whole += [side.real.sum(1, keepdim=True).float().log1p() / 3 for side in (a, b)]
@@ -174,7 +185,8 @@ def _evidence(grid: _Grid, mine: _Side, other: _Side) -> Tensor:
     def of_partner(column: Tensor) -> Tensor:
         return column.float().gather(1, by_spelling)
 
-    columns = [mine.real.float(), spelt, meant, grid.relation.amax(2), grid.equal.amax(2), grid.inside.amax(2)]
+    inside = grid.shared.amax(2) / mine.marks.clamp_min(1.0)  # the share of its sketch that one other word holds
+    columns = [mine.real.float(), spelt, meant, grid.relation.amax(2), grid.equal.amax(2), inside]
     columns += [at(grid.meaning, by_spelling), at(grid.spelling, by_meaning)]
     columns += [(grid.spelling + grid.meaning).amax(2) / 2, mine.idf / RAREST, of_partner(other.idf) / RAREST]
     columns += [mine.tokens, of_partner(other.tokens)]
