@@ -60,7 +60,7 @@ class Rows:
     pairs: Tensor  # int64 (rows, 2): asked question, numbered within its kind, and stored question
 
     @property
-    def facts(self) -> int:
+    def questions(self) -> int:
         """How many stored questions the rows were made of."""
         return int((self.kind == SAME).sum())
 
@@ -143,7 +143,7 @@ def train(gate: Gate, rows: Rows, lessons: tuple[Tensor, Tensor], seed: int) -> 
     taught, same = lessons
     features = torch.cat([taught, rows.features])
     target = torch.cat([same, rows.positive]).float()
-    weight = _weights(same, rows.positive, max(LESSON_SHARE, LESSONS_WORTH / (LESSONS_WORTH + rows.facts)))
+    weight = _weights(same, rows.positive, max(LESSON_SHARE, LESSONS_WORTH / (LESSONS_WORTH + rows.questions)))
     fold = F.pad(rows.fold, (len(taught), 0), value=-1)
     used = torch.stack([fold != m % FOLDS for m in range(MEMBERS)]).float()
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn

@@ -154,13 +154,10 @@ def _carry_over(project: Project, found: Difference, memory: Memory) -> int:
     before = load_memory(project)
     if not before.projections.same_as(memory.projections) or before.bank.rows != memory.bank.rows:
         return 0
-    kept = 0
-    for number in torch.nonzero(found.origin >= 0).squeeze(1).tolist():
-        place = int(found.origin[number])
-        if bool(before.bank.accepted[place]):
-            memory.bank.copy_fact(number, before.bank, place)
-            kept += 1
-    return kept
+    numbers = torch.nonzero(found.origin >= 0).squeeze(1)
+    numbers = numbers[before.bank.accepted[found.origin[numbers]]]
+    memory.bank.put_back(numbers, before.bank.take(found.origin[numbers]))
+    return len(numbers)
 
 
 def _result(

@@ -79,12 +79,12 @@ def test_the_sizes_build_a_bank_that_takes_the_tensors(bank):
     assert [other.id_of(i) for i in range(len(NAMES))] == NAMES
 
 
-def test_a_fact_is_copied_byte_for_byte_and_nothing_else_is_touched(bank):
+def test_a_fact_is_put_back_byte_for_byte_and_nothing_else_is_touched(bank):
     source = Bank.assigned(["other", "🗼"], [2, 5], hidden=192, rows=bank.rows)
     fill(source, 0)
     fill(bank, 1)
     before = {name: tensor.clone() for name, tensor in bank.state_dict().items()}
-    bank.copy_fact(4, source, 1)
+    bank.put_back(torch.tensor([4]), source.take(torch.tensor([1])))
     for name in ("keys", "values", "scales"):
         assert torch.equal(bank.get_buffer(name)[10:], source.get_buffer(name)[2:])
     assert (bank.loss[4], bank.worst[4]) == (source.loss[1], source.worst[1])

@@ -10,9 +10,10 @@ accepts a fact measures the rows as they are stored.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ __all__ = ["ROWS", "Bank", "BankSizes", "Projections"]
 
 BY_EXPERT = ("keys", "values", "scales")
 BY_FACT = ("loss", "worst", "accepted")
+BLOCK = 4096  # rows of the head at a time
 ROWS = {"int8": torch.int8, "float32": torch.float32}
 
 
@@ -63,7 +65,7 @@ class Projections(nn.Module):
         hidden = head.shape[1]
         made = cls(hidden, d_key, d_value)
         down, up = (_orthonormal(hidden, width, draw) for width in (d_key, d_value))
-        values, vectors = torch.linalg.eigh(torch.cov(head.cpu().double().T))
+        values, vectors = torch.linalg.eigh(_covariance(head).cpu())
         white = (vectors / (values + 1e-3 * values[-1]).sqrt()) @ vectors.T
         made.mean.copy_(mean)
         made.down.copy_(down)
@@ -134,9 +136,10 @@ class Bank(nn.Module):
 
     def numbers_of(self, ids: Iterable[str]) -> dict[str, int]:
         """The numbers of the facts that have these ids; an id that no fact has is left out."""
-        data, starts = self.ids.cpu().numpy().tobytes(), self.id_offsets.tolist()
-        found = ((name, _run_of(name.encode(), data, starts)) for name in ids)
-        return {name: number for name, number in found if number is not None}
+        wanted = {name.encode(): name for name in ids}
+        data = self.ids.cpu().numpy().tobytes()
+        runs = enumerate(data[start:end] for start, end in pairwise(self.id_offsets.tolist()))
+        return {wanted[run]: number for number, run in runs if run in wanted}
 
     def take(self, facts: Tensor) -> Bank:
         """The facts numbered ``facts`` (any order), all that is known of them byte for byte; no other."""
@@ -159,6 +162,7 @@ class Bank(nn.Module):
 
     def put_back(self, facts: Tensor, part: Bank) -> None:
         """The inverse of ``take``: all that ``part`` knows of its facts is known of those numbered ``facts`` here."""
+        assert self.rows == part.rows
         rows, _ = ragged_rows(self.offsets, facts)
         for names, places in ((BY_EXPERT, rows), (BY_FACT, facts)):
             for name in names:
@@ -185,35 +189,24 @@ class Bank(nn.Module):
             self.scales[experts] = scales.to(self.scales.device)
         self.keys[experts], self.values[experts] = keys.to(self.keys.device), values.to(self.values.device)
 
-    def copy_fact(self, fact: int, source: Bank, number: int) -> None:
-        """Takes over all that ``source``, with the same kind of rows, knows of its fact ``number``, byte for byte."""
-        assert self.rows == source.rows
-        here, there = self.run(fact), source.run(number)
-        for name in ("keys", "values", "scales"):
-            getattr(self, name)[here] = getattr(source, name)[there]
-        for name in ("loss", "worst", "accepted"):
-            getattr(self, name)[fact] = getattr(source, name)[number]
-
     def run(self, fact: int) -> slice:
         return slice(int(self.offsets[fact]), int(self.offsets[fact + 1]))
+
+
+def _covariance(head: Tensor) -> Tensor:
+    """Of the rows of ``head`` (vocabulary, hidden): float64 (hidden, hidden). A large head has no room for all of its
+    rows in float64.
+    """
+    blocks = head.split(BLOCK)
+    mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / len(head)
+    products = ((block.double() - mean).T @ (block.double() - mean) for block in blocks)
+    total: Tensor = reduce(torch.add, products)
+    return total / (len(head) - 1)
 
 
 def _orthonormal(rows: int, columns: int, draw: torch.Generator) -> Tensor:
     basis, _ = torch.linalg.qr(torch.randn(rows, columns, generator=draw, dtype=torch.float64))
     return torch.as_tensor(basis)
-
-
-def _run_of(wanted: bytes, data: bytes, starts: list[int]) -> int | None:
-    """The number of the run of ``data`` that is ``wanted``."""
-    at = data.find(wanted)
-    while at >= 0:
-        number = bisect_left(starts, at)
-        while number + 1 < len(starts) and starts[number] == at:  # empty runs start there too
-            if starts[number + 1] - at == len(wanted):
-                return number
-            number += 1
-        at = data.find(wanted, at + 1)
-    return None
 
 
 def _offsets(lengths: list[int]) -> Tensor:

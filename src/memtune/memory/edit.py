@@ -13,13 +13,15 @@ from torch import Tensor
 
 from .bank import Bank
 from .compare import gate_features, heard
-from .index import Lists, nearest_lists, search
+from .index import Lists, all_pairs, nearest_lists, search
 from .module import Memory, MemoryConfig
 from .questions import Questions, ragged_rows
 from .router import CANDIDATES, Router
 from .stored import StoredQuestions
 
 __all__ = ["Addition", "caution_for", "edited", "takers"]
+
+TOGETHER = 8192  # pairs whose figures are held at once, 2 KB for each
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def caution_for(router: Router, questions: StoredQuestions, strangers: Questions
     ``margin``: by how much; ``most``: no question is more careful than that.
     """
     number = search(questions.unit_vectors(torch.arange(len(questions))), strangers.vectors, CANDIDATES)[1]
-    scores = _scores(router, strangers.take(number.flatten()), questions, number.shape[1])
+    scores = _scores(router, strangers, number, questions)
     return (scores.amax(1) + margin - float(router.get_buffer("threshold"))).clamp(0.0, most)
 
 
@@ -83,18 +85,22 @@ def takers(router: Router, questions: StoredQuestions, caution: Tensor) -> list[
     stored = router.stored
     asked = questions.unit_vectors(torch.arange(len(questions)))
     number = router.lists.search(asked, stored.vectors, CANDIDATES)[1]
-    scores = _scores(router, stored.take(number.flatten()), questions, number.shape[1]) - caution[:, None]
+    scores = _scores(router, stored, number, questions) - caution[:, None]
     best, place = scores.max(1)
     found = zip(best.tolist(), number.gather(1, place[:, None]).squeeze(1).tolist(), strict=True)
     threshold = float(router.get_buffer("threshold"))
     return [(new, old, score) for new, (score, old) in enumerate(found) if score >= threshold]
 
 
-def _scores(router: Router, asked: Questions, questions: StoredQuestions, each: int) -> Tensor:
-    """How alike the gate finds each of the ``questions`` to the ``each`` asked ones that belong to it; what is too far
-    to be heard, minus infinity: float32 (questions, each).
+def _scores(router: Router, asked: Questions | StoredQuestions, number: Tensor, questions: StoredQuestions) -> Tensor:
+    """How alike the gate finds each of the ``questions`` to those ``asked`` whose ``number`` int64 (questions, each)
+    stands beside it; what is too far to be heard, minus infinity: float32 (questions, each).
     """
-    pairs = torch.stack([torch.arange(len(asked)), torch.arange(len(questions)).repeat_interleave(each)], 1)
+    pairs = all_pairs(number).flip(1)
+    return torch.cat([_heard(router, asked, part, questions) for part in pairs.split(TOGETHER)]).view(number.shape)
+
+
+def _heard(router: Router, asked: Questions | StoredQuestions, pairs: Tensor, questions: StoredQuestions) -> Tensor:
     features = gate_features(asked, questions, pairs, router.reader.idf)
     scores: Tensor = router.gate(features).where(heard(features, router.get_buffer("nearness")), -torch.inf)
-    return scores.view(len(questions), each)
+    return scores

@@ -73,7 +73,7 @@ def fit_values(
         _fit_rows(readout.scaled(h), y, readout, low, replace(pace, first=part * together), room)
         for part, (h, y) in parts
     ]
-    return torch.cat(fitted) if fitted else hidden.new_zeros(0, low.shape[1])
+    return torch.cat(fitted)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def token_losses(hidden: Tensor, targets: Tensor, readout: Readout) -> Tensor:
     together = rows_together(readout.head.out_features)
     rows = zip(hidden.split(together), targets.split(together), strict=True)
     losses = [F.cross_entropy(readout(h), y, reduction="none") for h, y in rows]
-    return torch.cat(losses) if losses else hidden.new_zeros(0)
+    return torch.cat(losses)
 
 
 @torch.inference_mode()
@@ -184,4 +184,4 @@ def token_losses(hidden: Tensor, targets: Tensor, readout: Readout) -> Tensor:
 def likeliest(hidden: Tensor, readout: Readout) -> Tensor:
     """The token that the model would say after each of the final states ``(tokens, hidden)``: int64 ``(tokens,)``."""
     said = [readout(h).argmax(1) for h in hidden.split(rows_together(readout.head.out_features))]
-    return torch.cat(said) if said else hidden.new_zeros(0, dtype=torch.long)
+    return torch.cat(said)

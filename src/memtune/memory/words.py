@@ -166,8 +166,9 @@ def _sketch(word: str) -> bytes:
 
 def sketches(words: Sequence[Word]) -> Tensor:
     """Sketches, uint8 ``(words, SKETCH / 8)``: a bit for each mark, the first one lowest."""
-    marks = [byte for word in words for byte in _sketch(word.text)]
-    return torch.tensor(marks, dtype=torch.uint8).view(len(words), SKETCH // 8)
+    marks = bytearray().join(_sketch(word.text) for word in words)
+    empty = torch.zeros(0, dtype=torch.uint8)  # torch reads no empty buffer
+    return (torch.frombuffer(marks, dtype=torch.uint8) if marks else empty).view(len(words), SKETCH // 8)
 
 
 def sketch_marks(sketch: Tensor) -> Tensor:
