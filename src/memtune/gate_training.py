@@ -39,7 +39,7 @@ FOLDS = 3
 STEPS, BATCH, RATE = 4000, 256, 2e-2  # many small steps: as long as 1500 of 512, and the better gate
 LESSON_SHARE = 0.05  # of the draws, at least; the rest is the user's own questions
 LENDERS, LENT = 100, 20_000  # questions, at least and at most, whose names are put into others
-LESSONS_WORTH = 80  # facts: a file of so many gets half of the draws, a smaller one leans on the lessons
+LESSONS_WORTH = 80  # stored questions: a file of so many gets half of the draws, a smaller one leans on the lessons
 
 
 @dataclass(frozen=True)

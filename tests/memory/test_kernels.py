@@ -8,12 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from memtune.memory import module
+from memtune.memory import kernels, module
 from memtune.memory.bank import ROWS, Bank
 from memtune.memory.kernels import kernels_for
 from memtune.memory.module import Memory
 
 ON_GPU = SimpleNamespace(is_cuda=True, device=torch.device("cuda"))
+
+
+@pytest.fixture(autouse=True)
+def _looked_for_anew():
+    kernels._package.cache_clear()
+    yield
+    kernels._package.cache_clear()
 
 
 def test_a_cpu_never_takes_the_kernels():

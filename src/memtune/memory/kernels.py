@@ -6,6 +6,7 @@ functions compute.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -16,10 +17,15 @@ __all__ = ["kernels_for"]
 
 def kernels_for(tensor: Tensor) -> ModuleType | None:
     """``memtune_kernels`` if its kernels run on the device of ``tensor``, else None."""
-    if not tensor.is_cuda:
-        return None
+    package = _package() if tensor.is_cuda else None
+    return package if package and package.engine.uses_triton(tensor) else None
+
+
+@cache
+def _package() -> ModuleType | None:
+    """Looked for once: a decode step asks each time, and Python would search for what is not there each time."""
     try:  # by name: a bundle carries this file, and transformers insists on whatever such a file imports
-        kernels, engine = import_module("memtune_kernels"), import_module("memtune_kernels.engine")
+        import_module("memtune_kernels.engine")
+        return import_module("memtune_kernels")
     except ImportError:
         return None
-    return kernels if engine.uses_triton(tensor) else None
