@@ -32,7 +32,15 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    return {"machine": platform.machine(), "threads": torch.get_num_threads(), **versions}
+    return {"machine": platform.machine(), "processor": processor(), "threads": torch.get_num_threads(), **versions}
+
+
+def processor() -> str:
+    """What torch computes with, and whose it is: figures of one processor say little of another."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    matrix = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
+    return f"{named or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}{matrix}"
 
 
 def command(args: argparse.Namespace) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from rivals import lora, ours
 from rivals.base import Rival
 
 from memtune.backbone import Backbone, load_backbone
+from memtune.config import Config
 from memtune.evidence.training import Goal, batches_of, token_losses
 from memtune.facts import Fact, read_facts
 from memtune.teaching import accepts
@@ -60,7 +61,7 @@ def asked(rival: Rival, backbone: Backbone, facts: Sequence[Fact]) -> dict[str, 
 
 def with_tune(args: argparse.Namespace, facts: Sequence[Fact]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What tune reached and how well its facts are known; what one run of it took."""
-    backbone = load_backbone(args.model)
+    backbone = load_backbone(args.model, dtype=args.dtype)
     ours.prepare(backbone)
     taught = ours.teach(backbone, facts, Goal(args.target), VERIFY)
     figures = {"accepted": taught.details["at_target"], "details": taught.details} | asked(taught, backbone, facts)
@@ -68,7 +69,7 @@ def with_tune(args: argparse.Namespace, facts: Sequence[Fact]) -> tuple[dict[str
 
 
 def tune_again(args: argparse.Namespace, facts: Sequence[Fact]) -> dict[str, Any]:
-    return spent_on(ours.teach(load_backbone(args.model), facts, Goal(args.target), VERIFY))
+    return spent_on(ours.teach(load_backbone(args.model, dtype=args.dtype), facts, Goal(args.target), VERIFY))
 
 
 def spent_on(taught: ours.Memtune) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def spent_on(taught: ours.Memtune) -> dict[str, Any]:
 
 
 def with_lora(args: argparse.Namespace, facts: Sequence[Fact], rate: float, most: float) -> dict[str, Any]:
-    backbone = load_backbone(args.model)  # a fresh one: LoRA changes the weights that it is given
+    backbone = load_backbone(args.model, dtype=args.dtype)  # a fresh one: LoRA changes the weights that it is given
     goal = Goal(args.target, args.epochs, most)
     rival, seconds, processor = timed_twice(lambda: lora.teach(backbone, facts, goal, rate))
     figures = {"seconds": seconds, "processor_seconds": processor, "details": rival.details}
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--facts", required=True)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--dtype", default=Config.dtype, help="of the backbone's weights and states, for both")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates of LoRA")
     parser.add_argument("--target", type=float, default=Goal.target, help="loss of every fact at which training stops")
     parser.add_argument("--epochs", type=int, default=100, help="at most, at each rate")

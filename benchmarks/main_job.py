@@ -75,9 +75,9 @@ def recall(asker: Asker, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     facts = read_facts(args.facts)[: args.limit]
     bare = write_bare(facts, folder / "facts.jsonl")
-    config, project = Config(model=args.model, verify=args.verify), folder / "project"
+    config, project = Config(model=args.model, verify=args.verify, dtype=args.dtype), folder / "project"
     ingested, ingest_seconds = timed(lambda: ingest(bare, project, config))
-    backbone = load_backbone(args.model)
+    backbone = load_backbone(args.model, dtype=args.dtype)
     plain_forward(backbone, facts[:32])  # warm-up
     # Before and after: machines drift, and the ratio is what counts.
     first = plain_forward(backbone, facts)
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--near-miss")
     parser.add_argument("--unrelated")
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--dtype", default=Config.dtype, help="of the backbone's weights and states")
     parser.add_argument("--verify", default="sample")
     parser.add_argument("--out", type=Path, help="the figures as JSON")
     parser.add_argument("--failures", type=Path, help="the figures with every single failure, as JSON")
