@@ -6,6 +6,7 @@ went, and puts a file into those that are out of date.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from memtune.bundle import MEMORY_FILE
 from memtune.project import Project, write_beside
 
-__all__ = ["STALE", "Export", "exports_of", "is_export", "mark_stale", "note_export"]
+__all__ = ["PEFT_TYPE", "STALE", "Export", "exports_of", "is_bundle", "is_export", "mark_stale", "note_export"]
 
 STALE = "STALE.md"
+PEFT_TYPE = "MOME"  # what an adapter of memtune calls itself in its config; memtune.peft takes seconds to import
 KEPT = ("bank", "router")
 
 
@@ -58,8 +60,26 @@ def _memory(project: Project) -> list[str]:
 
 
 def is_export(directory: Path) -> bool:
-    """Whether something that memtune exports is there: a project may come from elsewhere and name any directory."""
-    return any((directory / name).is_file() for name in (MEMORY_FILE, "adapter_config.json"))
+    """Whether something that memtune exports is there, and nothing that looks like it, such as a LoRA.
+
+    A project may come from elsewhere and name any directory.
+    """
+    return is_bundle(directory) or _entry(directory / "adapter_config.json", "peft_type") == PEFT_TYPE
+
+
+def is_bundle(directory: Path) -> bool:
+    return _entry(directory / "config.json", "memtune") is not None and (directory / MEMORY_FILE).is_file()
+
+
+def _entry(path: Path, key: str) -> Any:
+    """Of an object in JSON; None where there is no such file, or something else is in it."""
+    if not path.is_file():
+        return None
+    try:
+        entries: Any = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return entries.get(key) if isinstance(entries, dict) else None
 
 
 def _state(record: dict[str, Any], memory: list[str]) -> str:
