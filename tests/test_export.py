@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +134,52 @@ def test_a_file_is_left_alone(held, backbone, tmp_path):
     with pytest.raises(ProjectError, match="is there already"):
         export(held, tmp_path / "out", backbone=backbone)
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"adapter_config.json": '{"peft_type": "LORA"}', "adapter_model.safetensors": "weights"},
+        {"config.json": '{"model_type": "llama"}', "memory.safetensors": "weights"},
+        {"config.json": '{"memtune": {}}', "model.safetensors": "weights"},
+        {"adapter_config.json": "[]", "config.json": "{"},
+    ],
+    ids=["a LoRA", "a checkpoint with a memory", "a checkpoint without one", "no JSON"],
+)
+def test_only_what_memtune_exported_is_replaced(held, backbone, tmp_path, mine):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, text in mine.items():
+        (out / name).write_text(text)
+    with pytest.raises(ProjectError, match="is no export of memtune"):
+        export(held, out, replace=True, backbone=backbone)
+    assert {path.name: path.read_text() for path in out.iterdir()} == mine
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_export_is_replaced_by_one_of_the_other_format(held, backbone, tmp_path):
+    for format in ("adapter", "bundle", "adapter"):
+        assert export(held, tmp_path / "out", format=format, replace=True, backbone=backbone).met
+    assert files(tmp_path / "out") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert files(tmp_path) == ["out"]
+
+
+def test_what_a_killed_export_left_is_removed_and_nothing_else_is(held, backbone, tmp_path, monkeypatch, refused):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: ended.pid)
+        left = exporting._beside(tmp_path / "backup")
+    mine = [f".backup-{ended.pid}-01", ".backup-2024-01", f".backup-{ended.pid}-20240131", f"{left.name}-mine"]
+    other = exporting._beside(tmp_path / "b*")  # of an export to another place that goes on
+    for name in mine:
+        (tmp_path / name).mkdir()
+    refused("_write", MemtuneError("no"))
+    for out in ("b*", "backup"):
+        assert left.exists()
+        with pytest.raises(MemtuneError, match="no"):
+            export(held, tmp_path / out, backbone=backbone)
+    assert files(tmp_path) == sorted([*mine, other.name])
 
 
 def test_an_empty_directory_may_be_filled(held, backbone, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -121,11 +122,12 @@ def _check_place(out: Path, replace: bool) -> None:
 
 def _beside(out: Path) -> Path:
     """A new directory beside ``out``, named for this process; those of processes that were killed are removed."""
-    for left in out.parent.glob(f".{out.name}-*-*"):
-        process = left.name.split("-")[-2]
-        if process.isdecimal() and not _alive(int(process)):
+    own = f".{out.name}.memtune-"
+    made = re.compile(rf"{re.escape(own)}([0-9]{{1,9}})-[a-z0-9_]{{8}}")  # the end is mkdtemp's; the rest is the user's
+    for left in out.parent.iterdir():
+        if (found := made.fullmatch(left.name)) and not _alive(int(found[1])):
             shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".{out.name}-{os.getpid()}-", dir=out.parent))
+    return Path(tempfile.mkdtemp(prefix=f"{own}{os.getpid()}-", dir=out.parent))
 
 
 def _alive(process: int) -> bool:
