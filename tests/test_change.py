@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
-from tiny import FACTS, write_facts
+from tiny import FACTS, PARAPHRASES, write_facts
 
 from memtune import project
 from memtune.change import add, forget, rollback, update
 from memtune.errors import DataError, ProjectError
+from memtune.evaluate import Scope, evaluate
 from memtune.export import export
 from memtune.exported import STALE
 from memtune.fact import Fact
@@ -104,6 +105,31 @@ def test_a_fact_is_forgotten_in_every_file(done, changing, says, backbone):
         assert not [name for name, data in held.items() if text in data]
     del before["valve"]
     assert rows_of(done) == before
+
+
+def test_the_reports_of_eval_go_with_a_fact_that_is_forgotten(done, changing, config, backbone, tmp_path):
+    others = tmp_path / "my-report.html"
+    others.write_text(FACTS[1][2])
+    evaluate(done, config, scope=Scope(sample=2), backbone=backbone)
+    changing(add, [FERRY])
+    assert (done / "eval.json").exists() and (done / "eval.html").exists()
+    (done / "eval.html").unlink()
+    (done / "eval.html").symlink_to(others)  # what a link leads to is not the project's
+    changing(forget, ["valve"])
+    assert not [path.name for path in done.iterdir() if "eval" in path.name]
+    assert others.read_text() == FACTS[1][2]
+
+
+def test_pairs_of_questions_are_named_while_both_are_asked(done, changing):
+    """Those that ingest found most alike; a text that is asked no more does not stay in the project for them."""
+    state = json.loads((done / "project.json").read_text())
+    asked = [(FACTS[0][1], FACTS[3][1]), (PARAPHRASES["tram"][0], FACTS[4][1])]
+    left = [(FACTS[0][1], "Who asked this before?"), (FACTS[0][2], FACTS[3][1]), (FACTS[0][1], FACTS[1][1])]
+    state["ingest"]["confusable"] = [{"one": one, "other": other, "score": 0.5} for one, other in [*asked, *left]]
+    (done / "project.json").write_text(json.dumps(state))
+    changing(forget, ["valve"])
+    pairs = Project(done).state["ingest"]["confusable"]
+    assert [(pair["one"], pair["other"]) for pair in pairs] == asked
 
 
 def test_the_old_files_are_overwritten_before_they_are_removed(done, changing, monkeypatch):

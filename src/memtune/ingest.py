@@ -25,7 +25,7 @@ from memtune.making import made_memory
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.routing import RouterReport
-from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory
+from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory, still_confusable
 
 __all__ = ["Confusable", "IngestResult", "Preview", "ingest", "preview"]
 
@@ -183,7 +183,7 @@ def _with_old_router(
     """Of the router it says what was said when it was made."""
     record = project.need("ingest", "memtune ingest FACTS")
     promised = {name: record[name] for name in ("threshold", "expected_recall", "expected_false_fire")}
-    pairs = tuple(Confusable(**pair) for pair in record["confusable"])
+    pairs = tuple(Confusable(**pair) for pair in still_confusable(project, facts))
     kept = int(memory.bank.accepted.sum())
     return IngestResult(
         **_counts(facts, memory, found, backbone), **promised, kept=kept, rebuilt=False, confusable=pairs

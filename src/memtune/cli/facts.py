@@ -48,7 +48,10 @@ FactsArgument = Annotated[
 QuestionOption = Annotated[str | None, typer.Option(metavar="TEXT", help="The question, instead of a file.")]
 AnswerOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Its exact answer.")]
 ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Forget the stored facts that would be taken for the new one.")
+    bool,
+    typer.Option(
+        "--replace", help="Remove the stored facts that would be taken for the new one; rollback brings them back."
+    ),
 ]
 KeepOption = Annotated[
     bool, typer.Option("--keep-both", help="Let facts stand side by side that may be taken for one another.")
@@ -180,7 +183,7 @@ def forget(
 ) -> None:
     """Remove facts from every file of the project, for good.
 
-    No rollback brings them back. Exports that hold them are marked as stale.
+    No rollback brings them back. Reports of eval in the project's directory go too; exports are marked as stale.
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
