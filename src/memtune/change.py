@@ -26,6 +26,7 @@ from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import (
     backbone_of,
+    check_backbone,
     keep_facts,
     load_facts,
     load_memory,
@@ -168,6 +169,7 @@ def _carry_out(
     project.need("tune", "memtune tune")
     backbone = backbone_of(project, backbone, on_event)
     with project.writing():
+        check_backbone(project, backbone)  # another ingest may have come in between
         return _Change(project, backbone, config, on_event).carried_out(request)
 
 

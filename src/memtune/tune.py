@@ -15,7 +15,7 @@ from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.events import Learned, OnEvent, Progress, ignore
 from memtune.project import Project
-from memtune.store import backbone_of, load_facts, load_memory, save_bank
+from memtune.store import backbone_of, check_backbone, load_facts, load_memory, save_bank
 from memtune.teaching import FailedFact, Teacher
 
 __all__ = ["TuneResult", "Tuning", "summary", "tune"]
@@ -69,6 +69,7 @@ def tune(
     project = Project(project_dir)
     backbone = backbone_of(project, backbone, on_event)
     with project.writing():
+        check_backbone(project, backbone)  # another ingest may have come in between
         return _everything(Tuning(project, backbone, config, on_event, skip_known))
 
 
