@@ -21,8 +21,11 @@ from memtune import export as exporting
 from memtune import teaching
 from memtune import tune as tuning
 from memtune.backbone import load_backbone, quiet_transformers
+from memtune.change import update
 from memtune.errors import ConfigError, MemtuneError, ProjectError
-from memtune.export import export
+from memtune.export import FORMATS, export
+from memtune.exported import STALE, exports_of
+from memtune.fact import Fact
 from memtune.project import Project
 
 UNKNOWN = "What is the capital of France?"
@@ -222,6 +225,22 @@ def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(held, bac
     assert result.memory_bytes == (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
     assert 'PeftModel.from_pretrained(base, "adapter")' in (tmp_path / "adapter" / "README.md").read_text()
     assert [name for name, _ in backbone.model.named_modules()] == modules
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_change_that_comes_in_between_makes_the_export_stale(held, config, backbone, tmp_path, monkeypatch, format):
+    """It holds what was there when it began, and says so, though it takes minutes to write and to ask."""
+
+    def slow(project, backbone, on_event):
+        update([Fact("valve", FACTS[1][1], "HT-1")], held, config, backbone=backbone)
+        return backbone
+
+    monkeypatch.setattr(exporting, "backbone_of", slow)
+    result = export(held, tmp_path / "out", format=format, backbone=backbone)
+    assert result.met and result.exact == len(FACTS)
+    assert [one.state for one in exports_of(Project(held))] == ["stale"]
+    assert (tmp_path / "out" / STALE).exists()
 
 
 @pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])

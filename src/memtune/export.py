@@ -21,7 +21,7 @@ from memtune.bundle import write_bundle
 from memtune.checkpoints import quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.exported import is_export, note_export
+from memtune.exported import is_export, mark_stale, memory_of, note_export
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import backbone_of, load_facts, load_memory
@@ -78,7 +78,7 @@ def export(
     project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
     _check_place(out, replace)
-    memory, facts = load_memory(project), load_facts(project)
+    memory, facts, held = load_memory(project), load_facts(project), memory_of(project)
     if not bool(memory.bank.accepted.any()):
         raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
     backbone = backbone_of(project, backbone, on_event)
@@ -86,7 +86,7 @@ def export(
     beside = _beside(out)
     try:
         on_event(Note("writing the memory" if format == "adapter" else "writing backbone and memory"))
-        memory_bytes = _write(beside, format, link, backbone, memory, project)
+        memory_bytes = _write(beside, format, link, backbone, memory)
         numbers = _to_ask(memory, project.state["seed"])
         asked = [facts[i] for i in numbers]
         on_event(Note(f"asking the {format} {len(asked)} facts in a fresh process"))
@@ -100,8 +100,9 @@ def export(
         _take_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    with project.writing():
-        note_export(project, out, format)
+    with project.writing():  # whose memory may be another by now
+        note_export(project, out, format, held)
+        mark_stale(project)
     return ExportResult(format, str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
 
 
@@ -161,7 +162,7 @@ def _readable(directory: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memory, project: Project) -> int:
+def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memory) -> int:
     """Returns the bytes of the memory."""
     try:
         with quiet_transformers():
@@ -169,7 +170,7 @@ def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memor
                 return write_bundle(out, backbone, memory, link)
             from memtune.peft import write_adapter  # takes seconds to import
 
-            return write_adapter(out, backbone, project)
+            return write_adapter(out, backbone, memory)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{backbone.checkpoint.name} cannot be saved: {error}") from error
 

@@ -14,7 +14,17 @@ from typing import Any
 from memtune.bundle import MEMORY_FILE
 from memtune.project import Project, write_beside
 
-__all__ = ["PEFT_TYPE", "STALE", "Export", "exports_of", "is_bundle", "is_export", "mark_stale", "note_export"]
+__all__ = [
+    "PEFT_TYPE",
+    "STALE",
+    "Export",
+    "exports_of",
+    "is_bundle",
+    "is_export",
+    "mark_stale",
+    "memory_of",
+    "note_export",
+]
 
 STALE = "STALE.md"
 PEFT_TYPE = "MOME"  # what an adapter of memtune calls itself in its config; memtune.peft takes seconds to import
@@ -30,17 +40,20 @@ class Export:
     state: str
 
 
-def note_export(project: Project, out: Path, format: str) -> None:
-    """Remembers that ``out`` holds what the project holds now. The project must be held for writing."""
+def note_export(project: Project, out: Path, format: str, memory: list[str]) -> None:
+    """Remembers that ``out`` holds ``memory``, which may be another than the project's by now.
+
+    The project must be held for writing.
+    """
     directory = str(out.resolve())
     others = [record for record in project.state.get("exports", []) if record["directory"] != directory]
-    record = {"directory": directory, "format": format, "memory": _memory(project)}
+    record = {"directory": directory, "format": format, "memory": memory}
     project.commit({}, exports=[*others, record])
 
 
 def exports_of(project: Project) -> list[Export]:
     return [
-        Export(record["directory"], record["format"], _state(record, _memory(project)))
+        Export(record["directory"], record["format"], _state(record, memory_of(project)))
         for record in project.state.get("exports", [])
     ]
 
@@ -55,7 +68,8 @@ def mark_stale(project: Project) -> tuple[str, ...]:
     return stale
 
 
-def _memory(project: Project) -> list[str]:
+def memory_of(project: Project) -> list[str]:
+    """SHA-256 of the files that the memory is in."""
     return [project.state["files"][kind]["sha256"] for kind in KEPT]
 
 

@@ -239,13 +239,13 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         return key.replace(f".{MEMORIES}.{adapter_name}.", f".{MEMORIES}.", 1)
 
 
-def write_adapter(out: Path, backbone: Backbone, project: Project) -> int:
+def write_adapter(out: Path, backbone: Backbone, memory: Memory) -> int:
     """The directory that ``PeftModel.from_pretrained`` loads; returns the bytes of the memory."""
-    model = get_peft_model(backbone.model, MomeConfig(project=str(project.root)))
+    model = get_peft_model(backbone.model, MomeConfig(memory=memory.config.to_dict()))  # an empty one of its size
     tensors: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, MomeHead):
-            tensors |= module.mome_memory.state_dict(prefix=f"{name}.{MEMORIES}.")
+            tensors |= memory.state_dict(prefix=f"{name}.{MEMORIES}.{model.active_adapter}.")
     try:
         model.save_pretrained(out, state_dict=tensors)  # the backbone's are not asked for: that breaks quantised ones
     finally:
