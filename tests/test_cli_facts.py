@@ -90,6 +90,14 @@ def test_a_dry_run_says_the_difference_and_does_nothing(memtune, done, tmp_path)
     assert {path.name: path.read_bytes() for path in done.iterdir()} == before
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_export_that_is_stale_is_named_with_the_command_that_makes_it_anew(memtune, done, tmp_path):
+    out = tmp_path / "my adapter"
+    assert memtune("export", str(out), "--format", "adapter").exit_code == 0
+    forgotten = memtune("facts", "forget", "valve")
+    assert f"next:  memtune export '{out}' --replace --format adapter --project {done}\n" in forgotten.stderr
+
+
 def test_a_conflict_names_both_and_says_how_to_decide(memtune):
     result = memtune("facts", "add", "--question", TRAM[1], "--answer", "Elsewhere.", "--id", "other")
     assert result.exit_code == 2

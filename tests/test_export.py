@@ -132,6 +132,21 @@ def test_a_directory_that_holds_something_is_left_alone(held, backbone, tmp_path
     assert files(tmp_path / "out") == ["mine.txt"]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_exported_already_is_named_with_the_command_that_replaces_it(
+    held, bundle, backbone, tmp_path, monkeypatch, format
+):
+    out = shutil.copytree(bundle, tmp_path / "my model")
+    kind = {"bundle": "", "adapter": " --format adapter"}[format]
+    with pytest.raises(ProjectError, match="is there already") as caught:
+        export(held, out, format=format, backbone=backbone)
+    assert caught.value.hint == f"make it anew with: memtune export '{out}' --replace{kind} --project {held}"
+    monkeypatch.setenv("MEMTUNE_PROJECT", str(held))
+    with pytest.raises(ProjectError) as caught:
+        export(held, out, format=format, backbone=backbone)
+    assert caught.value.hint == f"make it anew with: memtune export '{out}' --replace{kind}"
+
+
 def test_a_file_is_left_alone(held, backbone, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ProjectError, match="is there already"):

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,16 +20,14 @@ from memtune.bundle import write_bundle
 from memtune.checkpoints import quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.exported import is_export, mark_stale, memory_of, note_export
+from memtune.exported import FORMATS, export_again, is_export, mark_stale, memory_of, note_export
 from memtune.memory.module import Memory
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.store import backbone_of, load_facts, load_memory
 from memtune.visible import visible
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
-# A checkpoint that transformers loads alone; a PEFT adapter for the model that it was made on.
-FORMATS = ("bundle", "adapter")
 ASKED = 512  # facts of a large project that the bundle is asked; all of a smaller one
 SHOWN_LOST = 5
 
@@ -77,7 +74,7 @@ def export(
     project = Project(project_dir)
     project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
-    _check_place(out, replace)
+    _check_place(out, replace, export_again(out, format, in_project(project_dir)))
     memory, facts, held = load_memory(project), load_facts(project), memory_of(project)
     if not bool(memory.bank.accepted.any()):
         raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
@@ -102,11 +99,11 @@ def export(
         shutil.rmtree(beside, ignore_errors=True)
     with project.writing():  # whose memory may be another by now
         note_export(project, out, format, held)
-        mark_stale(project)
+        mark_stale(project, on_event)
     return ExportResult(format, str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
 
 
-def _check_place(out: Path, replace: bool) -> None:
+def _check_place(out: Path, replace: bool, again: str) -> None:
     """A new directory, an empty one, or an earlier export that may be replaced."""
     if out.name in ("", ".."):
         raise ProjectError(f"{out} names no new directory", hint="name one, such as my-model")
@@ -115,7 +112,7 @@ def _check_place(out: Path, replace: bool) -> None:
     if not replace:
         hint = "name a new directory, or put this one aside"
         if is_export(out):
-            hint = f"make it anew with: memtune export {shlex.quote(str(out))} --replace"
+            hint = f"make it anew with: {again}"
         raise ProjectError(f"{out} is there already", hint=hint)
     if not is_export(out):
         raise ProjectError(f"{out} is no export of memtune: it is not replaced", hint="name a new directory")

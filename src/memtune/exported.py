@@ -7,17 +7,23 @@ went, and puts a file into those that are out of date.
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memtune.bundle import MEMORY_FILE
-from memtune.project import Project, write_beside
+from memtune.events import Note, OnEvent, ignore
+from memtune.project import Project, in_project, write_beside
 
 __all__ = [
+    "FORMATS",
     "PEFT_TYPE",
     "STALE",
     "Export",
+    "export_again",
+    "exports_again",
     "exports_of",
     "is_bundle",
     "is_export",
@@ -26,6 +32,8 @@ __all__ = [
     "note_export",
 ]
 
+# A checkpoint that transformers loads alone, which is the default; a PEFT adapter for the model that it was made on.
+FORMATS = ("bundle", "adapter")
 STALE = "STALE.md"
 PEFT_TYPE = "MOME"  # what an adapter of memtune calls itself in its config; memtune.peft takes seconds to import
 KEPT = ("bank", "router")
@@ -58,14 +66,44 @@ def exports_of(project: Project) -> list[Export]:
     ]
 
 
-def mark_stale(project: Project) -> tuple[str, ...]:
-    """Writes STALE.md into every export that holds other facts than the project; returns their directories."""
-    stale = tuple(export.directory for export in exports_of(project) if export.state == "stale")
+def export_again(directory: str | Path, format: str, project: str) -> str:
+    """The command that makes an export anew; ``project``: its option that names the project, if it needs one."""
+    kind = "" if format == FORMATS[0] else f" --format {shlex.quote(format)}"
+    return f"memtune export {shlex.quote(str(directory))} --replace{kind}{project}"
+
+
+def exports_again(project: Project, directories: Collection[str]) -> list[str]:
+    """The command for each of these exports, as far as the project knows of them."""
+    records = [record for record in project.state.get("exports", []) if record["directory"] in directories]
+    return [export_again(one["directory"], one["format"], in_project(project.root)) for one in records]
+
+
+def mark_stale(project: Project, on_event: OnEvent = ignore) -> tuple[str, ...]:
+    """Writes STALE.md into every export that holds other facts than the project; returns their directories.
+
+    One that cannot be read or written now is stale all the same, and no reason to call the change that made it so
+    undone.
+    """
+    memory = memory_of(project)
+    others = [record for record in project.state.get("exports", []) if record["memory"] != memory]
+    stale = tuple(record["directory"] for record in others if _marked(record, project.root.resolve()))
     for directory in stale:
-        said = f"The facts of {project.root.resolve()} were changed after this was exported. Make it anew with\n\n"
-        said += f"    memtune export {directory} --replace --project {project.root.resolve()}\n"
-        write_beside(Path(directory) / STALE, said.encode())
+        on_event(Note(f"out of date: {directory}"))
     return stale
+
+
+def _marked(record: dict[str, Any], project: Path) -> bool:
+    """Whether there is such an export at all."""
+    directory = Path(record["directory"])
+    again = export_again(directory, record["format"], f" --project {shlex.quote(str(project))}")
+    said = f"The facts of {project} were changed after this was exported. Make it anew with\n\n    {again}\n"
+    try:
+        if not is_export(directory):
+            return False
+        write_beside(directory / STALE, said.encode())
+    except OSError:
+        pass
+    return True
 
 
 def memory_of(project: Project) -> list[str]:

@@ -18,6 +18,7 @@ from memtune.config import Config
 from memtune.difference import Difference, difference
 from memtune.errors import ProjectError
 from memtune.events import Note, OnEvent, ignore
+from memtune.exported import mark_stale
 from memtune.fact import PackedFacts
 from memtune.facts import read_facts
 from memtune.history import History
@@ -132,6 +133,7 @@ def ingest(
         if project.state != seen:
             raise ProjectError(f"{project_dir} was changed by another command meanwhile", hint="run this one again")
         _save(project, facts, memory, backbone, config, result, made, str(path), found)
+        mark_stale(project, on_event)
     return result
 
 

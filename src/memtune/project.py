@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ from typing import Any
 from memtune.errors import ProjectError
 from memtune.state import Record, check_state
 
-__all__ = ["REPORTS", "Project", "finite", "intact", "write_beside"]
+__all__ = ["PROJECT", "PROJECT_ENV", "REPORTS", "Project", "finite", "in_project", "intact", "write_beside"]
 
+PROJECT = Path(".memtune")  # unless the command, or else the environment, names another
+PROJECT_ENV = "MEMTUNE_PROJECT"
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
@@ -29,6 +32,12 @@ NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
 _OWN = re.compile(rf"\w+-[0-9a-f]{{{NAME_DIGITS}}}\.\w+|\..+\.\d+\.tmp|\.tmp\w{{6}}")
 REPORTS = ("eval.html", "eval.json")  # what eval leaves here where it is told no other place: questions and answers
+
+
+def in_project(project: Path) -> str:
+    """The option that names the project in the next command, where it is needed."""
+    known = project == Path(os.environ.get(PROJECT_ENV) or PROJECT)
+    return "" if known else f" --project {shlex.quote(str(project))}"
 
 
 def write_beside(path: Path, data: bytes) -> None:

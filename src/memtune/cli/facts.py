@@ -268,8 +268,10 @@ def _changed(project: Path, id: str | None, question: str | None, answer: str | 
 
 
 def _tell(shown: ui.Ui, result: ChangeResult, project: Path) -> None:
-    again = [f"memtune export {directory} --replace{in_project(project)}" for directory in result.stale]
-    shown.show(result, ui.change_view, *again)
+    from memtune.exported import exports_again
+    from memtune.project import Project
+
+    shown.show(result, ui.change_view, *exports_again(Project(project), result.stale))
     if result.failed:
         raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{in_project(project)}")
     if result.lost:
