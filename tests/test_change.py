@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tiny import FACTS, PARAPHRASES, write_facts
+from tiny import FACTS, PARAPHRASES, unlearn, write_facts
 
 from memtune import exported, project
 from memtune.change import add, forget, rollback, update
@@ -22,7 +22,7 @@ from memtune.merge import merge
 from memtune.probe import probe
 from memtune.project import Project, write_beside
 from memtune.shards import Shard
-from memtune.store import load_facts, load_memory, save_bank
+from memtune.store import load_facts, load_memory
 from memtune.tune import tune
 from memtune.tune_shard import tune_shard
 
@@ -255,18 +255,10 @@ def test_a_fact_is_gone_where_an_export_cannot_be_marked(done, changing, backbon
     assert NAMES[1] not in rows_of(done)
 
 
-def without_a_fact(directory):
-    """The project as if its first fact had not been learned."""
-    held = Project(directory)
-    bank = load_memory(held).bank
-    bank.accepted[0] = False
-    held.commit(save_bank(held, bank))
-
-
 @pytest.mark.parametrize("verb", ["ingest", "tune", "merge"])
 def test_every_verb_that_changes_the_memory_marks_the_exports(done, config, backbone, tmp_path, verb):
     out, events = tmp_path / "bundle", []
-    without_a_fact(done)
+    unlearn(done)
     export(done, out, link=True, backbone=backbone)
     if verb == "ingest":
         fewer = write_facts(tmp_path / "fewer.jsonl", FACTS[1:])

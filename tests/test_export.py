@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers
 import yaml
-from tiny import FACTS
+from tiny import FACTS, unlearn
 
 from memtune import bundle as bundling
 from memtune import export as exporting
@@ -122,6 +122,19 @@ def test_the_card_holds_what_was_measured(bundle):
     card = (bundle / "README.md").read_text()
     assert f"exact | {len(FACTS)} of {len(FACTS)} |" in card
     assert 'from_pretrained("bundle", trust_remote_code=True)' in card
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("format", FORMATS)
+def test_only_facts_that_were_learned_are_promised(held, backbone, tmp_path, format):
+    unlearn(held)
+    export(held, tmp_path / "out", format=format, backbone=backbone)
+    card = (tmp_path / "out" / "README.md").read_text()
+    known, every = len(FACTS) - 1, len(FACTS)
+    assert f"{known} facts" in card and f"{known} questions" in card and f"{known} of {every} |" in card
+    assert f"{every} facts" not in card and f"{every} questions" not in card
+    for code in (tmp_path / "out").glob("modeling_memtune.py"):
+        assert code.read_text().startswith(f'"""A language model that knows {known} more facts')
 
 
 def test_a_directory_that_holds_something_is_left_alone(held, backbone, tmp_path):

@@ -90,7 +90,8 @@ def export(
         questions = [(facts[i].question, memory.bank.experts_of(i) + 1) for i in numbers]
         answers = _ask_in_fresh_process(beside, questions, backbone if format == "adapter" else None)
         lost = tuple(fact.id for fact, said in zip(asked, answers, strict=True) if said != fact.answer)
-        figures = {"asked": len(asked), "exact": len(asked) - len(lost)}
+        learned = int(memory.bank.accepted.sum())
+        figures = {"learned": learned, "asked": len(asked), "exact": len(asked) - len(lost)}
         _card(beside, out.name, format, project, figures)
         size = sum(file.lstat().st_size for file in beside.rglob("*") if file.is_file())
         _readable(beside)
@@ -172,13 +173,13 @@ def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memor
         raise ModelError(f"{backbone.checkpoint.name} cannot be saved: {error}") from error
 
 
-def _card(out: Path, name: str, format: str, project: Project, asked: dict[str, int]) -> None:
+def _card(out: Path, name: str, format: str, project: Project, found: dict[str, int]) -> None:
     template = files("memtune").joinpath("hub", f"{format}.md.in").read_text(encoding="utf-8")
     ingested, tuned = project.need("ingest", "memtune ingest FACTS"), project.need("tune", "memtune tune")
     # Both are quoted where they stand in YAML or Python: whatever they hold, they are one text on one line.
     title = visible(str(ingested["model"]))
     names = {"name": json.dumps(visible(name), ensure_ascii=False), "base": json.dumps(title, ensure_ascii=False)}
-    figures = ingested | tuned | asked | names | {"model": title, "version": __version__}
+    figures = ingested | tuned | found | names | {"model": title, "version": __version__}
     (out / "README.md").write_text(template.format(**figures), encoding="utf-8")
 
 
