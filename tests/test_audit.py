@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from tiny import FACTS
@@ -63,6 +64,21 @@ def test_a_text_is_looked_for_in_every_file(done, config, backbone):
     assert {(line.split(": ")[1]) for line in found} == {VALVE[2], FACTS[4][2]}
     forget(["valve", "keeper"], done, config, backbone=backbone)
     assert audit(done, absent=texts).found == ()
+
+
+def test_what_a_bundle_has_of_its_backbone_is_not_read(done, backbone, tmp_path, monkeypatch):
+    """No fact gets into weights, which are large, or into a tokenizer, which holds many a text by itself."""
+    bundle, text, read = tmp_path / "bundle", "add_prefix_space", set()
+    export(done, bundle, backbone=backbone)
+    assert text in (bundle / "tokenizer.json").read_text()
+    for mine in (bundle / "notes.txt", done / "tokenizer.json"):
+        mine.write_text(text)
+    reading = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.add(path) or reading(path))
+    assert audit(done, absent=[text]).found == (f"{done / 'tokenizer.json'}: {text}", f"{bundle / 'notes.txt'}: {text}")
+    of_bundle = {path.name for path in read if path.parent == bundle}
+    assert {"memory.safetensors", "README.md", "config.json", "modeling_memtune.py"} <= of_bundle
+    assert not of_bundle & {"model-backbone.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def test_a_damaged_file_is_named(done):

@@ -6,20 +6,25 @@ import json
 
 import pytest
 import torch
-from tiny import FACTS, write_facts
+from tiny import FACTS, PARAPHRASES, unlearn, write_facts
 
-from memtune import project
+from memtune import exported, project
 from memtune.change import add, forget, rollback, update
 from memtune.errors import DataError, ProjectError
+from memtune.evaluate import Scope, evaluate
+from memtune.events import Note
 from memtune.export import export
 from memtune.exported import STALE
 from memtune.fact import Fact
 from memtune.history import History
 from memtune.ingest import ingest
+from memtune.merge import merge
 from memtune.probe import probe
-from memtune.project import Project
+from memtune.project import Project, write_beside
+from memtune.shards import Shard
 from memtune.store import load_facts, load_memory
 from memtune.tune import tune
+from memtune.tune_shard import tune_shard
 
 NAMES = [name for name, _, _ in FACTS]
 FERRY = Fact(
@@ -104,6 +109,31 @@ def test_a_fact_is_forgotten_in_every_file(done, changing, says, backbone):
         assert not [name for name, data in held.items() if text in data]
     del before["valve"]
     assert rows_of(done) == before
+
+
+def test_the_reports_of_eval_go_with_a_fact_that_is_forgotten(done, changing, config, backbone, tmp_path):
+    others = tmp_path / "my-report.html"
+    others.write_text(FACTS[1][2])
+    evaluate(done, config, scope=Scope(sample=2), backbone=backbone)
+    changing(add, [FERRY])
+    assert (done / "eval.json").exists() and (done / "eval.html").exists()
+    (done / "eval.html").unlink()
+    (done / "eval.html").symlink_to(others)  # what a link leads to is not the project's
+    changing(forget, ["valve"])
+    assert not [path.name for path in done.iterdir() if "eval" in path.name]
+    assert others.read_text() == FACTS[1][2]
+
+
+def test_pairs_of_questions_are_named_while_both_are_asked(done, changing):
+    """Those that ingest found most alike; a text that is asked no more does not stay in the project for them."""
+    state = json.loads((done / "project.json").read_text())
+    asked = [(FACTS[0][1], FACTS[3][1]), (PARAPHRASES["tram"][0], FACTS[4][1])]
+    left = [(FACTS[0][1], "Who asked this before?"), (FACTS[0][2], FACTS[3][1]), (FACTS[0][1], FACTS[1][1])]
+    state["ingest"]["confusable"] = [{"one": one, "other": other, "score": 0.5} for one, other in [*asked, *left]]
+    (done / "project.json").write_text(json.dumps(state))
+    changing(forget, ["valve"])
+    pairs = Project(done).state["ingest"]["confusable"]
+    assert [(pair["one"], pair["other"]) for pair in pairs] == asked
 
 
 def test_the_old_files_are_overwritten_before_they_are_removed(done, changing, monkeypatch):
@@ -191,13 +221,62 @@ def test_a_project_that_was_not_tuned_says_what_to_run(fresh, config, backbone):
 
 
 def test_exports_are_marked_as_stale_and_made_anew(done, changing, backbone, tmp_path):
-    out = tmp_path / "bundle"
+    out = tmp_path / "my bundle"
     export(done, out, backbone=backbone)
     assert str(out) in changing(forget, ["valve"]).stale
-    assert "--replace" in (out / STALE).read_text()
+    assert f"    memtune export '{out}' --replace --project {done}\n" in (out / STALE).read_text()
     export(done, out, replace=True, backbone=backbone)
     assert not (out / STALE).exists()
     assert str(out) in changing(add, [FERRY]).stale
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_is_made_anew_as_an_adapter(done, changing, backbone, tmp_path):
+    out = tmp_path / "adapter"
+    export(done, out, format="adapter", backbone=backbone)
+    changing(forget, ["valve"])
+    assert f"memtune export {out} --replace --format adapter --project {done}\n" in (out / STALE).read_text()
+
+
+def test_a_fact_is_gone_where_an_export_cannot_be_marked(done, changing, backbone, tmp_path, monkeypatch):
+    outs = [tmp_path / "bundle", tmp_path / "other"]
+    for out in outs:
+        export(done, out, link=True, backbone=backbone)
+
+    def refused(path, data):
+        if path.parent == outs[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        write_beside(path, data)
+
+    monkeypatch.setattr(exported, "write_beside", refused)
+    result = changing(forget, ["valve"])
+    assert result.met and set(result.stale) == {str(out) for out in outs}
+    assert [(out / STALE).exists() for out in outs] == [False, True]
+    assert NAMES[1] not in rows_of(done)
+
+
+@pytest.mark.parametrize("verb", ["ingest", "tune", "merge"])
+def test_every_verb_that_changes_the_memory_marks_the_exports(done, config, backbone, tmp_path, verb):
+    out, events = tmp_path / "bundle", []
+    unlearn(done)
+    export(done, out, link=True, backbone=backbone)
+    if verb == "ingest":
+        fewer = write_facts(tmp_path / "fewer.jsonl", FACTS[1:])
+        ingest(fewer, done, config, backbone=backbone, on_event=events.append)
+    elif verb == "tune":
+        tune(done, config, backbone=backbone, on_event=events.append)
+    else:
+        tune_shard(done, config, Shard(1, 1), backbone=backbone)
+        merge(done, config, backbone=backbone, on_event=events.append)
+    assert (out / STALE).exists() and Note(f"out of date: {out}") in events
+
+
+def test_verbs_that_leave_the_memory_as_it_is_mark_nothing(done, config, backbone, facts_file, tmp_path):
+    out, events = tmp_path / "bundle", []
+    export(done, out, link=True, backbone=backbone)
+    ingest(facts_file, done, config, backbone=backbone, on_event=events.append)
+    tune(done, config, backbone=backbone, on_event=events.append)
+    assert not (out / STALE).exists() and not [event for event in events if "out of date" in str(event)]
 
 
 def test_ingest_of_a_changed_file_does_the_difference_and_keeps_the_router(tmp_path, config, backbone):

@@ -9,6 +9,7 @@ from tiny import FACTS, write_facts
 from typer.testing import CliRunner
 
 from memtune.cli import app
+from memtune.project import Project
 
 TRAM = FACTS[2]
 VALVE = FACTS[1]
@@ -90,6 +91,14 @@ def test_a_dry_run_says_the_difference_and_does_nothing(memtune, done, tmp_path)
     assert {path.name: path.read_bytes() for path in done.iterdir()} == before
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_export_that_is_stale_is_named_with_the_command_that_makes_it_anew(memtune, done, tmp_path):
+    out = tmp_path / "my adapter"
+    assert memtune("export", str(out), "--format", "adapter").exit_code == 0
+    forgotten = memtune("facts", "forget", "valve")
+    assert f"next:  memtune export '{out}' --replace --format adapter --project {done}\n" in forgotten.stderr
+
+
 def test_a_conflict_names_both_and_says_how_to_decide(memtune):
     result = memtune("facts", "add", "--question", TRAM[1], "--answer", "Elsewhere.", "--id", "other")
     assert result.exit_code == 2
@@ -119,3 +128,39 @@ def test_a_mistake_is_said_with_what_comes_next(memtune, words, said):
 def test_a_text_that_should_be_gone_ends_the_audit_with_3(memtune):
     result = memtune("audit", "--absent", VALVE[2])
     assert result.exit_code == 3 and f": {VALVE[2]}" in result.stderr
+
+
+def hint_of(result):
+    assert result.exit_code == 3
+    return [line.removeprefix("hint:").strip() for line in result.stderr.partition("hint: ")[2].splitlines()]
+
+
+def test_the_hint_of_an_audit_is_for_what_is_wrong(memtune, done, tmp_path):
+    out, where = tmp_path / "my bundle", f" --project {done}"
+    memtune("export", str(out), "--link")
+    (tmp_path / "audit.json").write_text(memtune("audit", "--json").stdout)
+    memtune("facts", "forget", "valve")
+    stale = memtune("audit", "--since", str(tmp_path / "audit.json"))
+    assert hint_of(stale) == [f"memtune export '{out}' --replace{where}"]
+    held = memtune("audit", "--absent", TRAM[2])
+    assert hint_of(held) == [
+        f"take a fact out for good: memtune facts forget ID{where}",
+        f"one that is in the history alone comes back first: memtune facts rollback NUMBER{where}",
+    ]
+
+
+def test_the_hint_for_a_broken_history_is_no_export(memtune, done):
+    project = Project(done)
+    entry = json.loads(project.path("log").read_text()) | {"number": 0}
+    project.commit({"log": project.keep("log", "jsonl", lambda path: path.write_text(json.dumps(entry)))})
+    result = memtune("audit")
+    assert "entry 0 of the history" in result.stderr
+    assert hint_of(result) == ["the history was altered after it was written: restore the project from a backup"]
+
+
+def test_a_fact_that_is_in_the_history_alone_is_taken_out_as_the_hint_says(memtune, done):
+    memtune("facts", "add", "--question", TRAM[1], "--answer", "Elsewhere.", "--id", "other", "--replace")
+    assert memtune("audit", "--absent", TRAM[2]).exit_code == 3
+    assert memtune("facts", "rollback", "1").exit_code == 0
+    assert memtune("facts", "forget", "tram").exit_code == 0
+    assert memtune("audit", "--absent", TRAM[2]).exit_code == 0

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 import yaml
-from tiny import FACTS
+from tiny import FACTS, unlearn
 
 from memtune import bundle as bundling
 from memtune import export as exporting
 from memtune import teaching
 from memtune import tune as tuning
 from memtune.backbone import load_backbone, quiet_transformers
+from memtune.change import update
 from memtune.errors import ConfigError, MemtuneError, ProjectError
-from memtune.export import export
+from memtune.export import FORMATS, export
+from memtune.exported import STALE, exports_of
+from memtune.fact import Fact
 from memtune.project import Project
 
 UNKNOWN = "What is the capital of France?"
@@ -37,12 +44,18 @@ def refused(monkeypatch):
     return fail
 
 
+@pytest.fixture
+def held(tuned, tmp_path_factory):
+    """A copy of the tuned project, which will know of its exports."""
+    return shutil.copytree(tuned, tmp_path_factory.mktemp("held") / "project")
+
+
 def files(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_it_tells_what_it_wrote_and_that_it_was_asked(tuned, backbone, tmp_path):
-    result = export(tuned, tmp_path / "bundle", backbone=backbone)
+def test_it_tells_what_it_wrote_and_that_it_was_asked(held, backbone, tmp_path):
+    result = export(held, tmp_path / "bundle", backbone=backbone)
     assert (result.facts, result.asked, result.exact, result.lost) == (len(FACTS),) * 3 + ((),)
     assert result.met
     assert result.bytes == sum(path.stat().st_size for path in (tmp_path / "bundle").iterdir())
@@ -111,40 +124,114 @@ def test_the_card_holds_what_was_measured(bundle):
     assert 'from_pretrained("bundle", trust_remote_code=True)' in card
 
 
-def test_a_directory_that_holds_something_is_left_alone(tuned, backbone, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("format", FORMATS)
+def test_only_facts_that_were_learned_are_promised(held, backbone, tmp_path, format):
+    unlearn(held)
+    export(held, tmp_path / "out", format=format, backbone=backbone)
+    card = (tmp_path / "out" / "README.md").read_text()
+    known, every = len(FACTS) - 1, len(FACTS)
+    assert f"{known} facts" in card and f"{known} questions" in card and f"{known} of {every} |" in card
+    assert f"{every} facts" not in card and f"{every} questions" not in card
+    for code in (tmp_path / "out").glob("modeling_memtune.py"):
+        assert code.read_text().startswith(f'"""A language model that knows {known} more facts')
+
+
+def test_a_directory_that_holds_something_is_left_alone(held, backbone, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(ProjectError, match="is there already"):
-        export(tuned, tmp_path / "out", backbone=backbone)
+        export(held, tmp_path / "out", backbone=backbone)
     assert files(tmp_path / "out") == ["mine.txt"]
 
 
-def test_a_file_is_left_alone(tuned, backbone, tmp_path):
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_exported_already_is_named_with_the_command_that_replaces_it(
+    held, bundle, backbone, tmp_path, monkeypatch, format
+):
+    out = shutil.copytree(bundle, tmp_path / "my model")
+    kind = {"bundle": "", "adapter": " --format adapter"}[format]
+    with pytest.raises(ProjectError, match="is there already") as caught:
+        export(held, out, format=format, backbone=backbone)
+    assert caught.value.hint == f"make it anew with: memtune export '{out}' --replace{kind} --project {held}"
+    monkeypatch.setenv("MEMTUNE_PROJECT", str(held))
+    with pytest.raises(ProjectError) as caught:
+        export(held, out, format=format, backbone=backbone)
+    assert caught.value.hint == f"make it anew with: memtune export '{out}' --replace{kind}"
+
+
+def test_a_file_is_left_alone(held, backbone, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ProjectError, match="is there already"):
-        export(tuned, tmp_path / "out", backbone=backbone)
+        export(held, tmp_path / "out", backbone=backbone)
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_an_empty_directory_may_be_filled(tuned, backbone, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"adapter_config.json": '{"peft_type": "LORA"}', "adapter_model.safetensors": "weights"},
+        {"config.json": '{"model_type": "llama"}', "memory.safetensors": "weights"},
+        {"config.json": '{"memtune": {}}', "model.safetensors": "weights"},
+        {"adapter_config.json": "[]", "config.json": "{"},
+    ],
+    ids=["a LoRA", "a checkpoint with a memory", "a checkpoint without one", "no JSON"],
+)
+def test_only_what_memtune_exported_is_replaced(held, backbone, tmp_path, mine):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, text in mine.items():
+        (out / name).write_text(text)
+    with pytest.raises(ProjectError, match="is no export of memtune"):
+        export(held, out, replace=True, backbone=backbone)
+    assert {path.name: path.read_text() for path in out.iterdir()} == mine
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_an_export_is_replaced_by_one_of_the_other_format(held, backbone, tmp_path):
+    for format in ("adapter", "bundle", "adapter"):
+        assert export(held, tmp_path / "out", format=format, replace=True, backbone=backbone).met
+    assert files(tmp_path / "out") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert files(tmp_path) == ["out"]
+
+
+def test_what_a_killed_export_left_is_removed_and_nothing_else_is(held, backbone, tmp_path, monkeypatch, refused):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: ended.pid)
+        left = exporting._beside(tmp_path / "backup")
+    mine = [f".backup-{ended.pid}-01", ".backup-2024-01", f".backup-{ended.pid}-20240131", f"{left.name}-mine"]
+    other = exporting._beside(tmp_path / "b*")  # of an export to another place that goes on
+    for name in mine:
+        (tmp_path / name).mkdir()
+    refused("_write", MemtuneError("no"))
+    for out in ("b*", "backup"):
+        assert left.exists()
+        with pytest.raises(MemtuneError, match="no"):
+            export(held, tmp_path / out, backbone=backbone)
+    assert files(tmp_path) == sorted([*mine, other.name])
+
+
+def test_an_empty_directory_may_be_filled(held, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, *rest: ["?"] * len(questions))
     (tmp_path / "out").mkdir()
-    result = export(tuned, tmp_path / "out", backbone=backbone)
+    result = export(held, tmp_path / "out", backbone=backbone)
     assert "config.json" in files(tmp_path / "out")
     assert not result.met and result.exact == 0 and result.lost == tuple(name for name, _, _ in FACTS)
 
 
 @pytest.mark.parametrize("step", ["_write", "_ask_in_fresh_process", "_card"])
 @pytest.mark.parametrize("error", [MemtuneError("no"), OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failed_export_leaves_nothing_behind(tuned, backbone, tmp_path, refused, monkeypatch, step, error):
+def test_a_failed_export_leaves_nothing_behind(held, backbone, tmp_path, refused, monkeypatch, step, error):
     monkeypatch.setattr(exporting, "_ask_in_fresh_process", lambda _, questions, *rest: ["?"] * len(questions))
     refused(step, error)
     with pytest.raises(type(error)):
-        export(tuned, tmp_path / "bundle", backbone=backbone)
+        export(held, tmp_path / "bundle", backbone=backbone)
     assert files(tmp_path) == []
 
 
-def test_a_bundle_that_does_not_load_is_not_handed_over(tuned, backbone, tmp_path, monkeypatch):
+def test_a_bundle_that_does_not_load_is_not_handed_over(held, backbone, tmp_path, monkeypatch):
     code = bundling._code
 
     def broken(out, *arguments):
@@ -153,14 +240,14 @@ def test_a_bundle_that_does_not_load_is_not_handed_over(tuned, backbone, tmp_pat
 
     monkeypatch.setattr(bundling, "_code", broken)
     with pytest.raises(MemtuneError, match=r"does not load in a fresh process.*broken bundle"):
-        export(tuned, tmp_path / "bundle", backbone=backbone)
+        export(held, tmp_path / "bundle", backbone=backbone)
     assert files(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(tuned, backbone, tmp_path):
+def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(held, backbone, tmp_path):
     modules = [name for name, _ in backbone.model.named_modules()]
-    result = export(tuned, tmp_path / "adapter", format="adapter", backbone=backbone)
+    result = export(held, tmp_path / "adapter", format="adapter", backbone=backbone)
     assert result.met and result.exact == len(FACTS) and result.format == "adapter"
     assert files(tmp_path / "adapter") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     assert result.memory_bytes == (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
@@ -168,14 +255,30 @@ def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(tuned, ba
     assert [name for name, _ in backbone.model.named_modules()] == modules
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_change_that_comes_in_between_makes_the_export_stale(held, config, backbone, tmp_path, monkeypatch, format):
+    """It holds what was there when it began, and says so, though it takes minutes to write and to ask."""
+
+    def slow(project, backbone, on_event):
+        update([Fact("valve", FACTS[1][1], "HT-1")], held, config, backbone=backbone)
+        return backbone
+
+    monkeypatch.setattr(exporting, "backbone_of", slow)
+    result = export(held, tmp_path / "out", format=format, backbone=backbone)
+    assert result.met and result.exact == len(FACTS)
+    assert [one.state for one in exports_of(Project(held))] == ["stale"]
+    assert (tmp_path / "out" / STALE).exists()
+
+
 @pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
-def test_a_linked_bundle_holds_the_memory_and_leads_to_the_backbone(shards, tuned, checkpoint, tmp_path):
+def test_a_linked_bundle_holds_the_memory_and_leads_to_the_backbone(shards, held, checkpoint, tmp_path):
     directory = tmp_path / "backbone"
     model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
     model.save_pretrained(directory, max_shard_size="300KB" if shards else "50GB")
     transformers.AutoTokenizer.from_pretrained(checkpoint).save_pretrained(directory)
     before = {file.name: (file.stat().st_mode, file.stat().st_mtime) for file in directory.iterdir()}
-    result = export(tuned, tmp_path / "linked", link=True, backbone=load_backbone(str(directory)))
+    result = export(held, tmp_path / "linked", link=True, backbone=load_backbone(str(directory)))
     links = [path for path in (tmp_path / "linked").iterdir() if path.is_symlink()]
     assert result.met and len(links) == len(list(directory.glob("*.safetensors"))) > shards
     assert all(path.resolve().parent == directory for path in links)
@@ -211,17 +314,17 @@ def test_a_project_that_learned_nothing_is_not_exported(fresh, config, backbone,
         export(fresh, tmp_path / "bundle", backbone=backbone)
 
 
-def test_another_model_is_refused(tuned, base_backbone, tmp_path):
+def test_another_model_is_refused(held, base_backbone, tmp_path):
     with pytest.raises(ProjectError, match="not the model"):
-        export(tuned, tmp_path / "bundle", backbone=base_backbone)
-    assert files(tmp_path) == [] and Project(tuned).exists
+        export(held, tmp_path / "bundle", backbone=base_backbone)
+    assert files(tmp_path) == [] and Project(held).exists
 
 
 @pytest.mark.parametrize("out", ["..", "new/..", "."])
-def test_a_place_that_is_no_new_directory_is_refused(tuned, backbone, tmp_path, monkeypatch, out):
+def test_a_place_that_is_no_new_directory_is_refused(held, backbone, tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ProjectError, match="names no new directory"):
-        export(tuned, Path(out), backbone=backbone)
+        export(held, Path(out), backbone=backbone)
     assert files(tmp_path) == []
 
 

@@ -47,6 +47,14 @@ def test_packed_facts_are_the_lines_of_their_file() -> None:
     assert list(PackedFacts(b"")) == []
 
 
+def test_packed_facts_know_how_they_are_asked() -> None:
+    facts = [Fact("1", "q é", 'a "q"', ("p\n", 'say "r"')), Fact("2", "a", "q é"), Fact("q", "last", "b", (), "s")]
+    packed = PackedFacts.pack(facts)
+    assert all(packed.asked_as(text) for fact in facts for text in fact.wordings)
+    for text in ("q", "b", "s", "1", "question", "r", "", "qé", "\ud800"):
+        assert not packed.asked_as(text)
+
+
 @pytest.mark.parametrize(
     "line",
     ["{", "[]", "1", "{}", '"x"', "[" * 100_000, "\udcff"]

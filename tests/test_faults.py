@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -178,6 +179,25 @@ def whole(project):
 def test_a_second_process_is_locked_out_with_a_clear_word(done, verbs, verb):
     with Project(done).writing(), pytest.raises(ProjectError, match="in use by another memtune command"):
         verbs[verb](done)
+
+
+@pytest.mark.parametrize("verb", ["tune", "add", "update", "forget"])
+def test_an_ingest_for_another_model_that_comes_in_between_is_seen(done, verbs, verb, monkeypatch):
+    """Between the look at the model and the lock, which is held for the work alone."""
+    module = importlib.import_module("memtune.tune" if verb == "tune" else "memtune.change")
+    looked, after = module.backbone_of, {}
+
+    def slow(project, backbone, on_event):
+        found = looked(project, backbone, on_event)
+        other = Project(done)
+        other.commit({}, model=other.state["model"] | {"fingerprint": "of another model"})
+        after.update(whole(done))
+        return found
+
+    monkeypatch.setattr(module, "backbone_of", slow)
+    with pytest.raises(ProjectError, match="not the model these facts were ingested for"):
+        verbs[verb](done)
+    assert after and whole(done) == after
 
 
 @pytest.fixture

@@ -103,6 +103,17 @@ def test_rows_of_another_kind_are_dropped_and_fitted_anew(done, facts_file, conf
     assert ingest(facts_file, done, exact).kept == len(FACTS)
 
 
+def test_a_question_that_was_changed_is_in_no_pair_of_questions_any_more(file, tmp_path, config, backbone):
+    many = [(f"unit-{i}", f"What is the code of unit {i}?", f"HT-{7 * i:03}") for i in range(10)]
+    before = ingest(file(*many), tmp_path / "project", config, backbone=backbone).confusable
+    asked = before[0].one
+    changed = [(name, "Who keeps the old mill?" if question == asked else question, a) for name, question, a in many]
+    result = ingest(file(*changed), tmp_path / "project", config, backbone=backbone)
+    assert not result.rebuilt
+    assert result.confusable == tuple(pair for pair in before if asked not in (pair.one, pair.other))
+    assert asked not in (tmp_path / "project" / "project.json").read_text()
+
+
 def test_what_was_never_fitted_is_not_kept(fresh, facts_file, config):
     assert ingest(facts_file, fresh, config).kept == 0
 

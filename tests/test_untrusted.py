@@ -236,10 +236,12 @@ def test_stored_facts_that_are_none_are_named_with_their_line(tampered):
 def test_nothing_is_written_into_a_directory_that_a_project_calls_its_export(tampered, tmp_path):
     other = tmp_path / "not-an-export"
     other.mkdir()
+    (other / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     record = {"directory": str(other), "format": "bundle", "memory": []}
     project = Project(tampered(edit(exports=[record])))
     assert [export.state for export in exports_of(project)] == ["missing"]
-    assert mark_stale(project) == () and not list(other.iterdir())
+    assert mark_stale(project) == ()
+    assert [path.name for path in other.iterdir()] == ["adapter_config.json"]
 
 
 @pytest.mark.parametrize("line", [b"{}", b"5", b"{", b"[" * 100_000, b'{"added": 1, "changed": [], "removed": []}'])

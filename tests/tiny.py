@@ -90,6 +90,17 @@ def write_judged(path: Path, questions, replies, right) -> Path:
     return path
 
 
+def unlearn(directory: Path) -> None:
+    """Leaves the project as if its first fact had not been learned."""
+    from memtune.project import Project
+    from memtune.store import load_memory, save_bank
+
+    project = Project(directory)
+    bank = load_memory(project).bank
+    bank.accepted[0] = False
+    project.commit(save_bank(project, bank))
+
+
 class AtLogits:
     """A ``LogitMemory`` as ``generate()`` takes it. ``untouched``: rows of which it never changed a bit."""
 

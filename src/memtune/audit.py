@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 from safetensors import safe_open
 
+from memtune.bundle import MEMORY_FILE
 from memtune.errors import ProjectError
-from memtune.exported import Export, exports_of
+from memtune.exported import Export, exports_of, is_bundle
 from memtune.history import History
 from memtune.memory.bank import Bank
 from memtune.project import Project
@@ -25,6 +27,11 @@ from memtune.store import load_facts, load_memory
 __all__ = ["AuditResult", "Changes", "Proof", "audit"]
 
 DIGITS = 16  # of the SHA-256 of a row: two rows of a million facts have the same with a chance of one in a million
+# What transformers calls the files of tokenizers.
+_TOKENIZER = re.compile(
+    r"tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|chat_template\.\w+"
+    r"|vocab\.(json|txt)|merges\.txt|.+\.(model|spm|tiktoken)"
+)
 VALUES = "bank.values"  # what the name of the value rows ends with, in whatever file they are
 
 
@@ -81,6 +88,7 @@ class AuditResult:
 def audit(project_dir: Path, *, since: Path | None = None, absent: Sequence[str] = ()) -> AuditResult:
     """``since``: the JSON of an earlier audit. ``absent``: texts that no file of the project or an export may hold.
 
+    What a bundle has of its backbone is not read.
     Raises ProjectError for a damaged file, naming it, and for a ``since`` that is no audit.
     """
     project = Project(project_dir)
@@ -176,6 +184,16 @@ def _found(texts: Sequence[str], places: Sequence[Path]) -> Iterator[str]:
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:
-    """Everything but the backbone's own weights, which a link or a bundle has beside the memory."""
+    """Every file, links left out. Of a bundle not what it has of its backbone, weights and tokenizer: no fact gets into
+    those, they take long to read, and a tokenizer holds any common word.
+    """
     for place in places:
-        yield from (path for path in sorted(place.rglob("*")) if path.is_file() and not path.is_symlink())
+        bundle = is_bundle(place)
+        for path in sorted(place.rglob("*")):
+            if path.is_file() and not path.is_symlink() and not (bundle and _of_backbone(path)):
+                yield path
+
+
+def _of_backbone(path: Path) -> bool:
+    """Of a file of a bundle."""
+    return bool(_TOKENIZER.fullmatch(path.name)) or (path.suffix == ".safetensors" and path.name != MEMORY_FILE)

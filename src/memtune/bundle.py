@@ -45,7 +45,7 @@ def write_bundle(out: Path, backbone: Backbone, memory: Memory, link: bool = Fal
     config["auto_map"] = dict.fromkeys(AUTO_CLASSES, f"modeling_memtune.Memtune{backbone_class}")
     config["memtune"] = memory.config.to_dict()
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    _code(out, backbone_class, len(memory.bank.loss))
+    _code(out, backbone_class, int(memory.bank.accepted.sum()))
     return (out / MEMORY_FILE).stat().st_size
 
 
@@ -89,11 +89,11 @@ def _index(out: Path, memory_names: Sequence[str]) -> None:
     path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
 
 
-def _code(out: Path, backbone_class: str, facts: int) -> None:
+def _code(out: Path, backbone_class: str, learned: int) -> None:
     """The memory's own modules, byte for byte, and the class that joins them to the backbone."""
     for module in files("memtune").joinpath("memory").iterdir():
         if module.name.endswith(".py") and module.name not in {"__init__.py", "fit.py", "readout.py"}:
             (out / module.name).write_bytes(module.read_bytes())
     template = files("memtune").joinpath("hub", "modeling_memtune.py.in").read_text(encoding="utf-8")
-    code = template.format(backbone=backbone_class, facts=facts, version=__version__)
+    code = template.format(backbone=backbone_class, learned=learned, version=__version__)
     (out / "modeling_memtune.py").write_text(code, encoding="utf-8")

@@ -24,7 +24,16 @@ from memtune.fact import Fact, PackedFacts
 from memtune.history import History
 from memtune.memory.module import Memory
 from memtune.project import Project
-from memtune.store import backbone_of, keep_facts, load_facts, load_memory, memory_record, save_memory
+from memtune.store import (
+    backbone_of,
+    check_backbone,
+    keep_facts,
+    load_facts,
+    load_memory,
+    memory_record,
+    save_memory,
+    still_confusable,
+)
 from memtune.teaching import FailedFact, Teacher
 from memtune.tune import CHUNK, TuneResult, summary
 from memtune.wordings import Wordings
@@ -106,8 +115,8 @@ def forget(
 ) -> ChangeResult:
     """The facts are gone from every file of the project, from its history as well: no rollback brings them back.
 
-    The files that held them are overwritten before they are removed. Exports are marked as stale. Raises DataError for
-    unknown ids.
+    The files that held them are overwritten before they are removed, among them the reports of eval in the project's
+    directory. Exports are marked as stale. Raises DataError for unknown ids.
     """
     request = _Request("forget", "", lambda change: change.without([*change.numbers(ids).values()]), forget=True)
     return _carry_out(request, project_dir, config, on_event, backbone)
@@ -160,6 +169,7 @@ def _carry_out(
     project.need("tune", "memtune tune")
     backbone = backbone_of(project, backbone, on_event)
     with project.writing():
+        check_backbone(project, backbone)  # another ingest may have come in between
         return _Change(project, backbone, config, on_event).carried_out(request)
 
 
@@ -253,9 +263,10 @@ class _Change:
         files = save_memory(project, memory) | keep_facts(project, wanted.facts)
         files |= self.history.record(request.command, request.file, found, replaced, forget=request.forget)
         made, ingested = project.state.get("router", {}), project.need("ingest", "memtune ingest FACTS")
-        gone = {text for fact in replaced for text in fact.wordings}
-        pairs = [pair for pair in ingested["confusable"] if not {pair["one"], pair["other"]} & gone]
-        shown = {"confusable": pairs, "example": self.backbone.prompts.shown(wanted.facts[0])}
+        shown = {
+            "confusable": still_confusable(project, wanted.facts),
+            "example": self.backbone.prompts.shown(wanted.facts[0]),
+        }
         records = {
             "ingest": ingested | memory_record(memory) | shown,
             "router": made | {"changed": made.get("changed", 0) + len(found)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import shlex
+import re
 import shutil
 import subprocess
 import sys
@@ -20,16 +20,14 @@ from memtune.bundle import write_bundle
 from memtune.checkpoints import quiet_transformers
 from memtune.errors import ConfigError, MemtuneError, ModelError, ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.exported import is_export, note_export
+from memtune.exported import FORMATS, export_again, is_export, mark_stale, memory_of, note_export
 from memtune.memory.module import Memory
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.store import backbone_of, load_facts, load_memory
 from memtune.visible import visible
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
-# A checkpoint that transformers loads alone; a PEFT adapter for the model that it was made on.
-FORMATS = ("bundle", "adapter")
 ASKED = 512  # facts of a large project that the bundle is asked; all of a smaller one
 SHOWN_LOST = 5
 
@@ -76,8 +74,8 @@ def export(
     project = Project(project_dir)
     project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
-    _check_place(out, replace)
-    memory, facts = load_memory(project), load_facts(project)
+    _check_place(out, replace, export_again(out, format, in_project(project_dir)))
+    memory, facts, held = load_memory(project), load_facts(project), memory_of(project)
     if not bool(memory.bank.accepted.any()):
         raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
     backbone = backbone_of(project, backbone, on_event)
@@ -85,26 +83,28 @@ def export(
     beside = _beside(out)
     try:
         on_event(Note("writing the memory" if format == "adapter" else "writing backbone and memory"))
-        memory_bytes = _write(beside, format, link, backbone, memory, project)
+        memory_bytes = _write(beside, format, link, backbone, memory)
         numbers = _to_ask(memory, project.state["seed"])
         asked = [facts[i] for i in numbers]
         on_event(Note(f"asking the {format} {len(asked)} facts in a fresh process"))
         questions = [(facts[i].question, memory.bank.experts_of(i) + 1) for i in numbers]
         answers = _ask_in_fresh_process(beside, questions, backbone if format == "adapter" else None)
         lost = tuple(fact.id for fact, said in zip(asked, answers, strict=True) if said != fact.answer)
-        figures = {"asked": len(asked), "exact": len(asked) - len(lost)}
+        learned = int(memory.bank.accepted.sum())
+        figures = {"learned": learned, "asked": len(asked), "exact": len(asked) - len(lost)}
         _card(beside, out.name, format, project, figures)
         size = sum(file.lstat().st_size for file in beside.rglob("*") if file.is_file())
         _readable(beside)
         _take_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    with project.writing():
-        note_export(project, out, format)
+    with project.writing():  # whose memory may be another by now
+        note_export(project, out, format, held)
+        mark_stale(project, on_event)
     return ExportResult(format, str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
 
 
-def _check_place(out: Path, replace: bool) -> None:
+def _check_place(out: Path, replace: bool, again: str) -> None:
     """A new directory, an empty one, or an earlier export that may be replaced."""
     if out.name in ("", ".."):
         raise ProjectError(f"{out} names no new directory", hint="name one, such as my-model")
@@ -113,7 +113,7 @@ def _check_place(out: Path, replace: bool) -> None:
     if not replace:
         hint = "name a new directory, or put this one aside"
         if is_export(out):
-            hint = f"make it anew with: memtune export {shlex.quote(str(out))} --replace"
+            hint = f"make it anew with: {again}"
         raise ProjectError(f"{out} is there already", hint=hint)
     if not is_export(out):
         raise ProjectError(f"{out} is no export of memtune: it is not replaced", hint="name a new directory")
@@ -121,11 +121,12 @@ def _check_place(out: Path, replace: bool) -> None:
 
 def _beside(out: Path) -> Path:
     """A new directory beside ``out``, named for this process; those of processes that were killed are removed."""
-    for left in out.parent.glob(f".{out.name}-*-*"):
-        process = left.name.split("-")[-2]
-        if process.isdecimal() and not _alive(int(process)):
+    own = f".{out.name}.memtune-"
+    made = re.compile(rf"{re.escape(own)}([0-9]{{1,9}})-[a-z0-9_]{{8}}")  # the end is mkdtemp's; the rest is the user's
+    for left in out.parent.iterdir():
+        if (found := made.fullmatch(left.name)) and not _alive(int(found[1])):
             shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".{out.name}-{os.getpid()}-", dir=out.parent))
+    return Path(tempfile.mkdtemp(prefix=f"{own}{os.getpid()}-", dir=out.parent))
 
 
 def _alive(process: int) -> bool:
@@ -159,7 +160,7 @@ def _readable(directory: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memory, project: Project) -> int:
+def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memory) -> int:
     """Returns the bytes of the memory."""
     try:
         with quiet_transformers():
@@ -167,18 +168,18 @@ def _write(out: Path, format: str, link: bool, backbone: Backbone, memory: Memor
                 return write_bundle(out, backbone, memory, link)
             from memtune.peft import write_adapter  # takes seconds to import
 
-            return write_adapter(out, backbone, project)
+            return write_adapter(out, backbone, memory)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{backbone.checkpoint.name} cannot be saved: {error}") from error
 
 
-def _card(out: Path, name: str, format: str, project: Project, asked: dict[str, int]) -> None:
+def _card(out: Path, name: str, format: str, project: Project, found: dict[str, int]) -> None:
     template = files("memtune").joinpath("hub", f"{format}.md.in").read_text(encoding="utf-8")
     ingested, tuned = project.need("ingest", "memtune ingest FACTS"), project.need("tune", "memtune tune")
     # Both are quoted where they stand in YAML or Python: whatever they hold, they are one text on one line.
     title = visible(str(ingested["model"]))
     names = {"name": json.dumps(visible(name), ensure_ascii=False), "base": json.dumps(title, ensure_ascii=False)}
-    figures = ingested | tuned | asked | names | {"model": title, "version": __version__}
+    figures = ingested | tuned | found | names | {"model": title, "version": __version__}
     (out / "README.md").write_text(template.format(**figures), encoding="utf-8")
 
 

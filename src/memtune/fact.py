@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,6 +74,17 @@ class PackedFacts(Numbered[Fact]):
 
     def joined(self, other: PackedFacts) -> PackedFacts:
         return PackedFacts(self.data + other.data, self.name)
+
+    def asked_as(self, text: str) -> bool:
+        """Whether one of the facts is asked for with these very words. No fact is made but where they are found."""
+        wanted = json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        at = self.data.find(wanted)
+        while at >= 0:
+            number = bisect_right(self._starts, at) - 1
+            if text in self[number].wordings:
+                return True
+            at = self.data.find(wanted, self._starts[number + 1])
+        return False
 
     def _made(self, number: int) -> Fact:
         """Raises ProjectError if the line is none that ``pack`` wrote."""

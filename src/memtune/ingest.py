@@ -18,6 +18,7 @@ from memtune.config import Config
 from memtune.difference import Difference, difference
 from memtune.errors import ProjectError
 from memtune.events import Note, OnEvent, ignore
+from memtune.exported import mark_stale
 from memtune.fact import PackedFacts
 from memtune.facts import read_facts
 from memtune.history import History
@@ -25,7 +26,7 @@ from memtune.making import made_memory
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.routing import RouterReport
-from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory
+from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory, still_confusable
 
 __all__ = ["Confusable", "IngestResult", "Preview", "ingest", "preview"]
 
@@ -132,6 +133,7 @@ def ingest(
         if project.state != seen:
             raise ProjectError(f"{project_dir} was changed by another command meanwhile", hint="run this one again")
         _save(project, facts, memory, backbone, config, result, made, str(path), found)
+        mark_stale(project, on_event)
     return result
 
 
@@ -180,7 +182,7 @@ def _with_old_router(
     """Of the router it says what was said when it was made."""
     record = project.need("ingest", "memtune ingest FACTS")
     promised = {name: record[name] for name in ("threshold", "expected_recall", "expected_false_fire")}
-    pairs = tuple(Confusable(**pair) for pair in record["confusable"])
+    pairs = tuple(Confusable(**pair) for pair in still_confusable(project, facts))
     kept = int(memory.bank.accepted.sum())
     return IngestResult(
         **_counts(facts, memory, found, backbone), **promised, kept=kept, rebuilt=False, confusable=pairs

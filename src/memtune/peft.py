@@ -26,6 +26,7 @@ from transformers.utils import cached_file
 
 from memtune.backbone import Backbone
 from memtune.errors import ConfigError, ModelError
+from memtune.exported import PEFT_TYPE
 from memtune.memory.module import Attachment, Memory, MemoryConfig
 from memtune.memory.sound import check_tensors
 from memtune.project import Project
@@ -33,7 +34,6 @@ from memtune.store import load_memory
 
 __all__ = ["MomeConfig", "MomeHead", "MomeModel", "write_adapter"]
 
-NAME = "MOME"
 WEIGHTS = str(SAFETENSORS_WEIGHTS_NAME)
 EXPORT = "memtune export writes backbone and memory as one checkpoint"
 MEMORIES = "mome_memory"  # the attribute of the head that holds them, and so the prefix of their tensors
@@ -41,13 +41,13 @@ MEMORIES = "mome_memory"  # the attribute of the head that holds them, and so th
 
 def _known_to_peft() -> Any:
     """PeftType lists peft's own methods, and peft takes no other for a method: this one has to be in the list."""
-    if NAME not in PeftType.__members__:
-        member = str.__new__(PeftType, NAME)
-        member._name_ = member._value_ = NAME
-        setattr(PeftType, NAME, member)
-        PeftType._member_names_.append(NAME)
-        PeftType._member_map_[NAME] = PeftType._value2member_map_[NAME] = member
-    return PeftType[NAME]
+    if PEFT_TYPE not in PeftType.__members__:
+        member = str.__new__(PeftType, PEFT_TYPE)
+        member._name_ = member._value_ = PEFT_TYPE
+        setattr(PeftType, PEFT_TYPE, member)
+        PeftType._member_names_.append(PEFT_TYPE)
+        PeftType._member_map_[PEFT_TYPE] = PeftType._value2member_map_[PEFT_TYPE] = member
+    return PeftType[PEFT_TYPE]
 
 
 MOME = _known_to_peft()
@@ -239,13 +239,13 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         return key.replace(f".{MEMORIES}.{adapter_name}.", f".{MEMORIES}.", 1)
 
 
-def write_adapter(out: Path, backbone: Backbone, project: Project) -> int:
+def write_adapter(out: Path, backbone: Backbone, memory: Memory) -> int:
     """The directory that ``PeftModel.from_pretrained`` loads; returns the bytes of the memory."""
-    model = get_peft_model(backbone.model, MomeConfig(project=str(project.root)))
+    model = get_peft_model(backbone.model, MomeConfig(memory=memory.config.to_dict()))  # an empty one of its size
     tensors: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, MomeHead):
-            tensors |= module.mome_memory.state_dict(prefix=f"{name}.{MEMORIES}.")
+            tensors |= memory.state_dict(prefix=f"{name}.{MEMORIES}.{model.active_adapter}.")
     try:
         model.save_pretrained(out, state_dict=tensors)  # the backbone's are not asked for: that breaks quantised ones
     finally:
@@ -253,4 +253,4 @@ def write_adapter(out: Path, backbone: Backbone, project: Project) -> int:
     return (out / WEIGHTS).stat().st_size
 
 
-register_peft_method(name=NAME.lower(), config_cls=MomeConfig, model_cls=MomeModel, prefix=MEMORIES)
+register_peft_method(name=PEFT_TYPE.lower(), config_cls=MomeConfig, model_cls=MomeModel, prefix=MEMORIES)

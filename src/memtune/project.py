@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +21,23 @@ from typing import Any
 from memtune.errors import ProjectError
 from memtune.state import Record, check_state
 
-__all__ = ["Project", "finite", "intact", "write_beside"]
+__all__ = ["PROJECT", "PROJECT_ENV", "REPORTS", "Project", "finite", "in_project", "intact", "write_beside"]
 
+PROJECT = Path(".memtune")  # unless the command, or else the environment, names another
+PROJECT_ENV = "MEMTUNE_PROJECT"
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
 NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
 _OWN = re.compile(rf"\w+-[0-9a-f]{{{NAME_DIGITS}}}\.\w+|\..+\.\d+\.tmp|\.tmp\w{{6}}")
+REPORTS = ("eval.html", "eval.json")  # what eval leaves here where it is told no other place: questions and answers
+
+
+def in_project(project: Path) -> str:
+    """The option that names the project in the next command, where it is needed."""
+    known = project == Path(os.environ.get(PROJECT_ENV) or PROJECT)
+    return "" if known else f" --project {shlex.quote(str(project))}"
 
 
 def write_beside(path: Path, data: bytes) -> None:
@@ -173,7 +183,7 @@ class Project:
         """The new state: ``files`` and ``records`` replace their namesakes; the rest stays.
 
         With new files all those are removed that memtune wrote and the state does not name, the shards of the old state
-        among them. ``erase``: they are overwritten first.
+        among them. ``erase``: they are overwritten first, and so are reports, which hold what the facts said.
         """
         state = {**self.state, **records, "format": FORMAT}
         state["files"] = {**self.state.get("files", {}), **files}
@@ -185,8 +195,9 @@ class Project:
     def _remove_unnamed(self, erase: bool) -> None:
         named = {record["name"] for record in self.state["files"].values()} | {STATE, LOCK}
         for path in self.root.iterdir():
-            if path.is_file() and path.name not in named and _OWN.fullmatch(path.name):
-                if erase:
+            goes = _OWN.fullmatch(path.name) or (erase and path.name in REPORTS)
+            if goes and path.is_file() and path.name not in named:
+                if erase and not path.is_symlink():  # what a link leads to is not ours
                     _overwrite(path)
                 path.unlink(missing_ok=True)  # a shard has renamed its own meanwhile
 

@@ -17,7 +17,7 @@ from memtune.baseline import BaselineResult
 from memtune.errors import ConfigError, ProjectError
 from memtune.measures import Measure, wilson
 from memtune.page import render
-from memtune.project import finite, write_beside
+from memtune.project import REPORTS, finite, write_beside
 
 __all__ = [
     "EvalResult",
@@ -191,7 +191,7 @@ def versions() -> dict[str, str]:
 def write_report(result: EvalResult, out: Path) -> None:
     """``eval.json`` and ``eval.html``, each whole or as it was before."""
     record: dict[str, Any] = asdict(result) | {"met": result.met}
-    write_texts(out, {"eval.html": render(record), "eval.json": as_json(record)})
+    write_texts(out, dict(zip(REPORTS, (render(record), as_json(record)), strict=True)))
 
 
 def as_json(record: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "save_bank",
     "save_memory",
     "save_tensors",
+    "still_confusable",
 ]
 
 
@@ -118,6 +119,12 @@ def memory_record(memory: Memory) -> dict[str, int]:
         "experts": sizes.experts,
         "bytes": bytes_of(memory.state_dict().values()),
     }
+
+
+def still_confusable(project: Project, facts: PackedFacts) -> list[dict[str, Any]]:
+    """The pairs of questions that ingest found to be most alike, as far as ``facts`` still ask both of them."""
+    pairs = project.need("ingest", "memtune ingest FACTS")["confusable"]
+    return [pair for pair in pairs if facts.asked_as(pair["one"]) and facts.asked_as(pair["other"])]
 
 
 def load_facts(project: Project) -> PackedFacts:

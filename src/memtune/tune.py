@@ -14,8 +14,9 @@ from torch import Tensor
 from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.events import Learned, OnEvent, Progress, ignore
+from memtune.exported import mark_stale
 from memtune.project import Project
-from memtune.store import backbone_of, load_facts, load_memory, save_bank
+from memtune.store import backbone_of, check_backbone, load_facts, load_memory, save_bank
 from memtune.teaching import FailedFact, Teacher
 
 __all__ = ["TuneResult", "Tuning", "summary", "tune"]
@@ -69,6 +70,7 @@ def tune(
     project = Project(project_dir)
     backbone = backbone_of(project, backbone, on_event)
     with project.writing():
+        check_backbone(project, backbone)  # another ingest may have come in between
         return _everything(Tuning(project, backbone, config, on_event, skip_known))
 
 
@@ -168,11 +170,12 @@ class Tuning:
         self.teacher.verify(range(len(self.teacher.facts)) if everything else self.todo)
 
     def finish(self, interrupted: bool = False) -> TuneResult:
-        """Saves the state with its record."""
+        """Saves the state with its record. The exports that hold another memory are marked."""
         already = len(self.teacher.facts) - len(self.todo)
         spent = {"seconds": self.seconds, "fit_seconds": self.fit_seconds}
         result = summary(self.teacher, already=already, interrupted=interrupted, **spent)
         self.save(result)
+        mark_stale(self.project, self.on_event)
         return result
 
     def save(self, result: TuneResult | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace as with_text
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from memtune.cli.shared import (
 from memtune.errors import MemtuneError, TargetNotMet
 
 if TYPE_CHECKING:
+    from memtune.audit import AuditResult
     from memtune.change import ChangeResult
     from memtune.fact import Fact
 
@@ -48,7 +50,10 @@ FactsArgument = Annotated[
 QuestionOption = Annotated[str | None, typer.Option(metavar="TEXT", help="The question, instead of a file.")]
 AnswerOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Its exact answer.")]
 ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Forget the stored facts that would be taken for the new one.")
+    bool,
+    typer.Option(
+        "--replace", help="Remove the stored facts that would be taken for the new one; rollback brings them back."
+    ),
 ]
 KeepOption = Annotated[
     bool, typer.Option("--keep-both", help="Let facts stand side by side that may be taken for one another.")
@@ -180,7 +185,7 @@ def forget(
 ) -> None:
     """Remove facts from every file of the project, for good.
 
-    No rollback brings them back. Exports that hold them are marked as stale.
+    No rollback brings them back. Reports of eval in the project's directory go too; exports are marked as stale.
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
@@ -232,12 +237,32 @@ def audit(
         result = run(project, since=since, absent=absent or ())
         shown.show(result, ui.audit_view)
         if not result.met:
-            left = [*result.found, *(result.since.left_behind if result.since else ())]
-            broken = [f"entry {result.broken} of the history does not follow from the one above it"]
+            broken = f"entry {result.broken} of the history does not follow from the one above it"
+            wrong = [*([] if result.broken is None else [broken]), *_left(result)]
             raise TargetNotMet(
-                f"not everything is as it should be:\n{listed([*(broken if result.broken else []), *left])}",
-                hint="export again what is stale: memtune export OUT --replace",
+                f"not everything is as it should be:\n{listed(wrong)}", hint="\n".join(_mended(result, project))
             )
+
+
+def _left(result: AuditResult) -> list[str]:
+    """FILE: TEXT and FILE: ID of all that should be gone."""
+    return [*result.found, *(result.since.left_behind if result.since else ())]
+
+
+def _mended(result: AuditResult, project: Path) -> Iterator[str]:
+    """What to do about each cause."""
+    from memtune.exported import exports_again
+    from memtune.project import Project
+
+    if result.broken is not None:
+        yield "the history was altered after it was written: restore the project from a backup"
+    directories = [export.directory for export in result.exports]
+    places = {next((one for one in directories if line.startswith(f"{one}{os.sep}")), "") for line in _left(result)}
+    if "" in places:  # in the project itself
+        where = in_project(project)
+        yield f"take a fact out for good: memtune facts forget ID{where}"
+        yield f"one that is in the history alone comes back first: memtune facts rollback NUMBER{where}"
+    yield from exports_again(Project(project), places)
 
 
 def _given(file: str | None, id: str | None, question: str | None, answer: str | None) -> Sequence[Fact]:
@@ -265,8 +290,10 @@ def _changed(project: Path, id: str | None, question: str | None, answer: str | 
 
 
 def _tell(shown: ui.Ui, result: ChangeResult, project: Path) -> None:
-    again = [f"memtune export {directory} --replace{in_project(project)}" for directory in result.stale]
-    shown.show(result, ui.change_view, *again)
+    from memtune.exported import exports_again
+    from memtune.project import Project
+
+    shown.show(result, ui.change_view, *exports_again(Project(project), result.stale))
     if result.failed:
         raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{in_project(project)}")
     if result.lost:
