@@ -116,6 +116,42 @@ def test_a_mistake_is_said_with_what_comes_next(memtune, words, said):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("words", [["facts", "add"], ["facts", "update"], ["detect"]])
+def test_a_bad_file_is_mended_and_given_to_the_same_command(memtune, done, tmp_path, words):
+    """Given to ingest instead, it would take the place of all stored facts."""
+    bad = tmp_path / "more.jsonl"
+    bad.write_text('{"question": "Where?"}\n')
+    again = f"memtune {' '.join(words)} --project {done}"
+    assert f"fix the lines above, then run: {again} {bad}\n" in memtune(*words, str(bad)).stderr
+    sheet = tmp_path / "more.xlsx"
+    assert f"save the sheet as CSV UTF-8, then: {again} {tmp_path / 'more.csv'}\n" in memtune(*words, str(sheet)).stderr
+
+
+def test_a_bad_file_is_ingested_again_into_the_same_project_by_the_same_columns(memtune, done, tmp_path):
+    bad = tmp_path / "more.csv"
+    bad.write_text("Frage,Antwort\nWo?,\n")
+    keys = ["--question-key", "Frage", "--answer-key", "Antwort"]
+    said = memtune("ingest", str(bad), *keys).stderr
+    assert f"then run: memtune ingest --project {done} {' '.join(keys)} {bad}\n" in said
+
+
+def test_a_sheet_of_questions_is_asked_not_ingested(memtune, tmp_path):
+    said = memtune("probe", "--file", str(tmp_path / "q.xlsx")).stderr
+    assert f"then: memtune probe --file {tmp_path / 'q.csv'}\n" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--question", "Who?"], ["--answer", "x", "--question", " ", "--id", "tram"]])
+def test_options_that_say_no_fact_lead_to_the_help_of_their_command(memtune, tmp_path, options):
+    for command in ("add", "update"):
+        result = memtune("facts", command, *options)
+        assert result.exit_code == 2 and f"hint:  memtune facts {command}" in result.stderr
+
+
+def test_a_file_and_an_id_lead_to_the_help_of_update(memtune, done):
+    said = memtune("facts", "update", "file.jsonl", "--id", "x").stderr
+    assert f"hint:  memtune facts update --project {done} --help\n" in said
+
+
 def test_a_text_that_should_be_gone_ends_the_audit_with_3(memtune):
     result = memtune("audit", "--absent", VALVE[2])
     assert result.exit_code == 3 and f": {VALVE[2]}" in result.stderr

@@ -6,6 +6,7 @@ little changed the router stays too.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from memtune.facts import read_facts
 from memtune.history import History
 from memtune.making import made_memory
 from memtune.memory.module import Memory
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.routing import RouterReport
 from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory
 
@@ -88,7 +89,7 @@ def preview(
     answer_key: str | None = None,
 ) -> Preview:
     """What ``ingest`` would do with this file; no model is loaded. Raises DataError, ProjectError."""
-    facts = read_facts(path, question_key=question_key, answer_key=answer_key)
+    facts = _facts_of(path, project_dir, question_key, answer_key)
     project = Project(project_dir)
     found = difference(_before(project), facts)
     kept = not rebuild and _router_stays(project, found, config)
@@ -112,7 +113,7 @@ def ingest(
 
     Raises DataError (every problem of the file at once), ModelError, ProjectError.
     """
-    facts = read_facts(path, question_key=question_key, answer_key=answer_key)
+    facts = _facts_of(path, project_dir, question_key, answer_key)
     project = Project(project_dir)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     found = difference(_before(project), facts)
@@ -133,6 +134,14 @@ def ingest(
             raise ProjectError(f"{project_dir} was changed by another command meanwhile", hint="run this one again")
         _save(project, facts, memory, backbone, config, result, made, str(path), found)
     return result
+
+
+def _facts_of(path: str | Path, project_dir: Path, question_key: str | None, answer_key: str | None) -> PackedFacts:
+    """A problem of the file ends with the same command, in which these options decide what is read and replaced."""
+    keys = {"--question-key": question_key, "--answer-key": answer_key}
+    named = "".join(f" {option} {shlex.quote(key)}" for option, key in keys.items() if key is not None)
+    command = f"memtune ingest{in_project(project_dir)}{named}"
+    return read_facts(path, command=command, question_key=question_key, answer_key=answer_key)
 
 
 def _before(project: Project) -> PackedFacts:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,10 @@ from typing import Any
 from memtune.errors import ProjectError
 from memtune.state import Record, check_state
 
-__all__ = ["Project", "finite", "intact", "write_beside"]
+__all__ = ["PROJECT", "PROJECT_ENV", "Project", "finite", "in_project", "intact", "write_beside"]
+
+PROJECT = Path(".memtune")
+PROJECT_ENV = "MEMTUNE_PROJECT"
 
 STATE = "project.json"
 LOCK = "lock"
@@ -28,6 +32,12 @@ FORMAT = 3
 NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
 _OWN = re.compile(rf"\w+-[0-9a-f]{{{NAME_DIGITS}}}\.\w+|\..+\.\d+\.tmp|\.tmp\w{{6}}")
+
+
+def in_project(project: Path) -> str:
+    """The option that names the project again, where a command needs it."""
+    known = project == Path(os.environ.get(PROJECT_ENV) or PROJECT)
+    return "" if known else f" --project {shlex.quote(str(project))}"
 
 
 def write_beside(path: Path, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace as with_text
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -21,11 +20,11 @@ from memtune.cli.shared import (
     check_stdin,
     conversation,
     failed_list,
-    in_project,
     listed,
     settings_of,
 )
 from memtune.errors import MemtuneError, TargetNotMet
+from memtune.project import PROJECT, in_project
 
 if TYPE_CHECKING:
     from memtune.change import ChangeResult
@@ -138,7 +137,7 @@ def add(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
-        new = _given(facts, id, question, answer)
+        new = _given(facts, id, question, answer, f"memtune facts add{in_project(project)}")
         from memtune.change import add as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
@@ -163,7 +162,8 @@ def update(
     """Change what some facts say, by their ids, and nothing else."""
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
-        new = _given(facts, id, question, answer) if facts else [_changed(project, id, question, answer)]
+        command = f"memtune facts update{in_project(project)}"
+        new = _given(facts, id, question, answer, command) if facts else [_changed(project, id, question, answer)]
         from memtune.change import update as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
@@ -240,16 +240,16 @@ def audit(
             )
 
 
-def _given(file: str | None, id: str | None, question: str | None, answer: str | None) -> Sequence[Fact]:
-    """The facts of the file, or the one that the options say."""
+def _given(file: str | None, id: str | None, question: str | None, answer: str | None, command: str) -> Sequence[Fact]:
+    """The facts of the file, or the one that the options say. ``command`` was given them."""
     from memtune.facts import one_fact, read_facts
 
     if file is not None and (id or question or answer) is None:
         check_stdin(file)
-        return read_facts(file)
+        return read_facts(file, command=command)
     if file is None and question and answer:
-        return [one_fact(question, answer, id)]
-    raise MemtuneError("either FACTS, or --question and --answer", hint="memtune facts add --help")
+        return [one_fact(question, answer, id, command=command)]
+    raise MemtuneError("either FACTS, or --question and --answer", hint=f"{command} --help")
 
 
 def _changed(project: Path, id: str | None, question: str | None, answer: str | None) -> Fact:
@@ -260,8 +260,8 @@ def _changed(project: Path, id: str | None, question: str | None, answer: str | 
     from memtune.listing import fact_of
 
     before = fact_of(project, id)
-    now = one_fact(question or before.question, answer or before.answer, id)
-    return with_text(now, paraphrases=before.paraphrases)
+    now = one_fact(question or before.question, answer or before.answer, id, command="memtune facts update")
+    return replace(now, paraphrases=before.paraphrases)
 
 
 def _tell(shown: ui.Ui, result: ChangeResult, project: Path) -> None:

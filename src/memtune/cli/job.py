@@ -12,7 +12,6 @@ from memtune import ui
 from memtune.cli.explain import AnswerOption, Explaining, ExplainOption, HtmlOption, StrideOption, TraceOption
 from memtune.cli.guard import GuardOption, guarded
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -22,12 +21,12 @@ from memtune.cli.shared import (
     check_stdin,
     check_text,
     conversation,
-    in_project,
     listed,
     settings_of,
 )
 from memtune.config import Config
 from memtune.errors import MemtuneError, TargetNotMet
+from memtune.project import PROJECT, in_project
 
 
 @app.command(

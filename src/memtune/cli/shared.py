@@ -20,13 +20,12 @@ from memtune.config import CONFIG_FILE, Config
 from memtune.errors import ConfigError, DataError, MemtuneError
 from memtune.events import Note
 from memtune.located import show
+from memtune.project import PROJECT_ENV
 
 if TYPE_CHECKING:
     from memtune.teaching import FailedFact
 
-PROJECT_ENV = "MEMTUNE_PROJECT"
 DEBUG_ENV = "MEMTUNE_DEBUG"
-PROJECT = Path(".memtune")
 # What the machine says of a path. A full disk is not among it: there the user was right.
 REFUSED = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT, errno.EEXIST}
 REFUSED |= {errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
@@ -117,12 +116,6 @@ def check_text(question: str) -> None:
     """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads."""
     if found := re.search("[\ud800-\udfff]", question):
         raise DataError([f"the question holds U+{ord(found.group()):04X}, which is no text: {show(question)}"])
-
-
-def in_project(project: Path) -> str:
-    """The option that names the project again, where it is needed."""
-    known = project == Path(os.environ.get(PROJECT_ENV) or PROJECT)
-    return "" if known else f" --project {shlex.quote(str(project))}"
 
 
 def failed_list(failed: Sequence[FailedFact], facts: int) -> str:

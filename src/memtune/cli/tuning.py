@@ -11,7 +11,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -21,11 +20,11 @@ from memtune.cli.shared import (
     app,
     conversation,
     failed_list,
-    in_project,
     settings_of,
 )
 from memtune.config import Config
 from memtune.errors import ConfigError, TargetNotMet
+from memtune.project import PROJECT, in_project
 
 if TYPE_CHECKING:
     from memtune.plan import PlanResult
