@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memtune.difference import Difference
-from memtune.errors import ProjectError
+from memtune.errors import RESTORE, ProjectError
 from memtune.fact import Fact
 from memtune.project import Project
 
@@ -64,9 +64,7 @@ class History:
             self.entries = [_entry(values) for values in _rows(project, "log")]
             self._past = [_Past(values.pop("change"), _fact(values)) for values in _rows(project, "past")]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # lines of another making
-            raise ProjectError(
-                f"{project.root} holds no sound history: {error}", hint="restore it from a backup"
-            ) from error
+            raise ProjectError(f"{project.root} holds no sound history: {error}", hint=RESTORE) from error
 
     def broken(self) -> Entry | None:
         """The first entry that does not stand behind the one it was written after."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memtune.errors import ProjectError
+from memtune.errors import ANEW, RESTORE, ProjectError
 from memtune.state import Record, check_state
 
 __all__ = ["PROJECT", "PROJECT_ENV", "Project", "finite", "in_project", "intact", "write_beside"]
@@ -29,6 +29,7 @@ PROJECT_ENV = "MEMTUNE_PROJECT"
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
+INGESTED = ("model", "ingest", "memory", "router")  # the records that every project has
 NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
 _OWN = re.compile(rf"\w+-[0-9a-f]{{{NAME_DIGITS}}}\.\w+|\..+\.\d+\.tmp|\.tmp\w{{6}}")
@@ -111,11 +112,13 @@ class Project:
     def exists(self) -> bool:
         return bool(self.state)
 
-    def need(self, stage: str, command: str) -> dict[str, Any]:
+    def need(self, stage: str, command: str) -> Record:
         """The record that ``stage`` left. Raises ProjectError with the command that makes it."""
         record = self.state.get(stage)
         if not isinstance(record, dict):
-            raise ProjectError(f"{self.root} holds no finished {stage}", hint=f"run first: {command}")
+            lost = self.exists and stage in INGESTED
+            hint = RESTORE if lost else f"run first: {command}"
+            raise ProjectError(f"{self.root} holds no finished {stage}", hint=hint)
         return Record(record, f"{self.root / STATE}: {stage}")
 
     def _read_state(self) -> dict[str, Any]:
@@ -125,21 +128,17 @@ class Project:
         try:
             state: Any = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise ProjectError(
-                f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
-            ) from error
+            raise ProjectError(f"{path} is damaged: {error}", hint=RESTORE) from error
         written = state.get("format") if isinstance(state, dict) else None
         if written != FORMAT:
             raise ProjectError(
                 f"{self.root} was written by another version of memtune (format {written!r}, not {FORMAT})",
-                hint="run with a new --project DIR: memtune ingest FACTS",
+                hint=ANEW,
             )
         try:
             check_state(state)
         except ValueError as error:
-            raise ProjectError(
-                f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
-            ) from error
+            raise ProjectError(f"{path} is damaged: {error}", hint=RESTORE) from error
         return dict(state)
 
     @contextmanager
@@ -202,15 +201,18 @@ class Project:
 
     def path(self, kind: str) -> Path:
         """The checked file of ``kind``. Raises ProjectError if it is missing or its bytes have changed."""
-        record = self.state.get("files", {}).get(kind)
-        if record is None:
-            raise ProjectError(f"{self.root} holds no {kind}", hint="run first: memtune ingest FACTS")
+        record = self.file(kind)
         path = self.root / str(record["name"])
         if not path.is_file():
-            raise ProjectError(f"{path} is missing", hint="restore it from a backup, or run: memtune ingest FACTS")
+            raise ProjectError(f"{path} is missing", hint=RESTORE)
         if _sha256(path) != record["sha256"]:
-            raise ProjectError(
-                f"{path} is damaged: its SHA-256 is not the one it was written with",
-                hint="restore it from a backup, or run: memtune ingest FACTS",
-            )
+            raise ProjectError(f"{path} is damaged: its SHA-256 is not the one it was written with", hint=RESTORE)
         return path
+
+    def file(self, kind: str) -> dict[str, Any]:
+        """What the state says of the file of ``kind``. Raises ProjectError where it names none."""
+        record: dict[str, Any] | None = self.state.get("files", {}).get(kind)
+        if record is None:
+            hint = RESTORE if self.exists else "run first: memtune ingest FACTS"
+            raise ProjectError(f"{self.root} holds no {kind}", hint=hint)
+        return record

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from memtune.errors import ProjectError
+from memtune.errors import RESTORE, ProjectError
 from memtune.located import show
 
 __all__ = ["Record", "check_state"]
@@ -30,7 +30,7 @@ class Record(dict[str, Any]):
         self._place = place
 
     def __missing__(self, key: str) -> Any:
-        raise ProjectError(f"{self._place} has no {key}", hint="run again: memtune ingest FACTS")
+        raise ProjectError(f"{self._place} has no {key}", hint=RESTORE)
 
 
 def check_state(state: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memtune.backbone import Backbone, load_backbone
-from memtune.errors import ProjectError
+from memtune.errors import RESTORE, ProjectError
 from memtune.events import OnEvent
 from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
@@ -75,7 +75,7 @@ def load_memory(project: Project) -> Memory:
     except (ValueError, SafetensorError) as error:
         raise ProjectError(
             f"{project.root} holds no sound memory ({', '.join(path.name for path in paths.values())}): {error}",
-            hint="restore it from a backup, or run: memtune ingest FACTS",
+            hint=RESTORE,
         ) from error
 
 
@@ -124,5 +124,5 @@ def load_facts(project: Project) -> PackedFacts:
     path = project.path("facts")
     facts = PackedFacts(path.read_bytes(), path.name)
     if len(facts) != project.need("ingest", "memtune ingest FACTS")["facts"]:
-        raise ProjectError(f"{project.root} holds other facts than were ingested", hint="run: memtune ingest FACTS")
+        raise ProjectError(f"{project.root} holds other facts than were ingested", hint=RESTORE)
     return facts
