@@ -563,6 +563,8 @@ def test_the_ingest_summary_shows_what_the_router_will_do() -> None:
     assert "one 4" in shown and "one 5" not in shown
     assert f"the first fact as the model reads it: user {SHOWN} next:" in shown
     assert text.endswith("next:  memtune tune\n")
+    Path("other.yaml").write_text("until_loss: 0.5\n")
+    assert "next:  memtune tune --config other.yaml" in run("ingest", "facts.jsonl", "--config", "other.yaml").stderr
 
 
 def test_probe_says_why_it_answered_so(calls: Verbs) -> None:

@@ -9,6 +9,8 @@ from tiny import FACTS, write_facts
 from typer.testing import CliRunner
 
 from memtune.cli import app
+from memtune.project import Project
+from memtune.state import made_with
 
 TRAM = FACTS[2]
 VALVE = FACTS[1]
@@ -88,6 +90,23 @@ def test_a_dry_run_says_the_difference_and_does_nothing(memtune, done, tmp_path)
     for text in ("added  1: new", "changed  1: tram", "removed  5: lighthouse", "made anew"):
         assert text in said.stderr
     assert {path.name: path.read_bytes() for path in done.iterdir()} == before
+
+
+def test_a_project_keeps_the_model_and_the_settings_that_it_was_made_with(memtune, done, facts_file, checkpoint):
+    """Any other of these would drop what was fitted."""
+    again = found(memtune("ingest", str(facts_file), "--json"))
+    assert (again["model"], again["kept"]) == (checkpoint, len(FACTS))
+    memtune("ingest", str(facts_file), "--rows", "float32", "--seed", "3", "--dtype", "float32", "--false-fire", "0.1")
+    memtune("ingest", str(facts_file))
+    kept = {"rows": "float32", "seed": 3, "dtype": "float32", "false_fire": 0.1, "model": checkpoint}
+    assert made_with(Project(done).state) == kept | {"device": "auto"}
+
+
+def test_a_flag_and_the_settings_file_win_over_what_the_project_was_made_with(memtune, facts_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memtune.yaml").write_text("model: ./of-the-file\n")
+    for flags, name in (([], "./of-the-file"), (["--model", "./of-the-flag"], "./of-the-flag")):
+        assert f"error: {name} is neither" in memtune("ingest", str(facts_file), *flags).stderr
 
 
 def test_a_conflict_names_both_and_says_how_to_decide(memtune):

@@ -218,7 +218,7 @@ def test_shards_cut_in_other_chunks_are_refused(fit, refused, monkeypatch):
     fit(1, 2)
     monkeypatch.setattr(tuning, "CHUNK", 1)
     message, hint = refused()
-    assert "holds other facts than shard 1/2" in message and hint == "run: memtune tune --shard 1/2"
+    assert "holds other facts than shard 1/2" in message and hint == f"run: memtune tune --shard 1/2 --project {fresh}"
 
 
 def test_ctrl_c_leaves_the_shards_where_they_are(fresh, fit, merged, monkeypatch):

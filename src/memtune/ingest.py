@@ -26,6 +26,7 @@ from memtune.making import made_memory
 from memtune.memory.module import Memory
 from memtune.project import Project, in_project
 from memtune.routing import RouterReport
+from memtune.state import made_with
 from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory
 
 __all__ = ["Confusable", "IngestResult", "Preview", "ingest", "preview"]
@@ -150,11 +151,10 @@ def _before(project: Project) -> PackedFacts:
 
 def _router_stays(project: Project, found: Difference, config: Config) -> bool:
     """Whether so little has changed since the router was made, settings included, that it would become the same."""
-    made, state = project.state.get("router"), project.state
-    if not made or made["false_fire"] != config.false_fire or state["seed"] != config.seed:
+    was = made_with(project.state)
+    if any(was.get(name) != getattr(config, name) for name in ("model", "seed", "rows", "false_fire")):
         return False
-    if state["memory"]["bank"]["rows"] != config.rows or state["model"]["name"] != config.model:
-        return False
+    made = project.need("router", "memtune ingest FACTS")
     return bool(len(found)) and made["changed"] + len(found) <= LITTLE * made["facts"]
 
 

@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from memtune.config import Config
+from memtune.config import Config, target_option
 from memtune.errors import ConfigError, ProjectError
 from memtune.memory.bank import Bank
-from memtune.project import Project, intact
+from memtune.project import Project, in_project, intact
 from memtune.store import save_tensors
 
 __all__ = ["Kept", "Origin", "Shard", "complete", "keep_shard", "kept_shards", "take_over"]
@@ -172,7 +172,10 @@ def take_over(bank: Bank, kept: Kept, facts: Sequence[int]) -> None:
     part, expected = bank.holding(load_file(kept.path)), bank.take(numbers)
     same = ("ids", "id_offsets", "offsets")
     if not all(torch.equal(getattr(part, name), getattr(expected, name)) for name in same):
-        raise ProjectError(f"{kept.path} holds other facts than shard {kept.shard}", hint=_again(kept.shard))
+        raise ProjectError(
+            f"{kept.path} holds other facts than shard {kept.shard}",
+            hint=_again(kept.shard, kept.origin, kept.path.parent),
+        )
     bank.put_back(numbers, part)
 
 
@@ -189,7 +192,9 @@ def complete(project: Project, origin: Origin) -> list[Kept]:
         raise _incomplete([kept for kept in mine if kept.shard.of == counts[-1]])
     if found:
         other = found[0].origin.differs(origin)
-        raise ProjectError(f"the shards in {project.root} were fitted for {other}", hint=_again(found[0].shard))
+        raise ProjectError(
+            f"the shards in {project.root} were fitted for {other}", hint=_again(found[0].shard, origin, project.root)
+        )
     raise ProjectError(f"{project.root} holds no shards", hint="memtune plan --shards N says how to make them")
 
 
@@ -202,8 +207,8 @@ def _incomplete(found: Sequence[Kept]) -> ProjectError:
         plural = ("s", "are") if len(missing) > 1 else ("", "is")
         said.insert(0, f"shard{plural[0]} {', '.join(map(str, missing))} of {of} {plural[1]} missing")
     first = min([*missing, *(kept.shard.number for kept in open_)])
-    return ProjectError("; ".join(said), hint=_again(Shard(of, first)))
+    return ProjectError("; ".join(said), hint=_again(Shard(of, first), found[0].origin, found[0].path.parent))
 
 
-def _again(shard: Shard) -> str:
-    return f"run: memtune tune --shard {shard}"
+def _again(shard: Shard, origin: Origin, project: Path) -> str:
+    return f"run: memtune tune --shard {shard}{in_project(project)}{target_option(origin.until_loss)}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from memtune.errors import RESTORE, ProjectError
 from memtune.located import show
 
-__all__ = ["Record", "check_state"]
+__all__ = ["Record", "check_state", "made_with"]
 
 TEXT, COUNT, FIGURE = (str,), (int,), (int, float, type(None))
 # Of the entries that a command reads again; the rest is told to people alone.
@@ -17,8 +17,18 @@ KINDS: dict[str, dict[str, tuple[type, ...]]] = {
     "model": dict.fromkeys(("name", "location", "fingerprint", "device", "dtype"), TEXT),
     "ingest": {"model": TEXT} | dict.fromkeys(("facts", "experts"), COUNT),
     "tune": dict.fromkeys(("facts", "learned"), COUNT),
+    "router": dict.fromkeys(("facts", "changed"), COUNT),
 }
-FIGURES = ("expected_recall", "expected_false_fire", "threshold", "until_loss", "loss_max", "loss_median")
+FIGURES = ("expected_recall", "expected_false_fire", "threshold", "until_loss", "loss_max", "loss_median", "false_fire")
+# Where the settings stand that a project was made with, by their names in Config.
+SETTINGS = {
+    "model": ("model", "name"),
+    "device": ("model", "device"),
+    "dtype": ("model", "dtype"),
+    "rows": ("memory", "bank", "rows"),
+    "false_fire": ("router", "false_fire"),
+    "seed": ("seed",),
+}
 _FILE = re.compile(r"\w+-[0-9a-f]{16}\.\w+")  # a name, no path: what project.keep makes
 
 
@@ -31,6 +41,18 @@ class Record(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise ProjectError(f"{self._place} has no {key}", hint=RESTORE)
+
+
+def made_with(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that ingest made the project with; one that the state does not say is left out."""
+    found = {name: _entry(state, path) for name, path in SETTINGS.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _entry(place: Any, path: Iterable[str]) -> Any:
+    for key in path:
+        place = place.get(key) if isinstance(place, Mapping) else None
+    return place
 
 
 def check_state(state: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,7 @@ from memtune.cli.shared import (
     failed_list,
     listed,
     settings_of,
+    with_options,
 )
 from memtune.errors import MemtuneError, TargetNotMet
 from memtune.project import PROJECT, in_project
@@ -141,7 +143,8 @@ def add(
         from memtune.change import add as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
-        _tell(shown, ruled(new, project, settings, file=facts or ""), project)
+        result = ruled(new, project, settings, file=facts or "")
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @facts_app.command(
@@ -167,7 +170,8 @@ def update(
         from memtune.change import update as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
-        _tell(shown, ruled(new, project, settings, file=facts or ""), project)
+        result = ruled(new, project, settings, file=facts or "")
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @facts_app.command(epilog="\b\nExample:\n  memtune facts forget curlew3-warranty")
@@ -186,7 +190,8 @@ def forget(
         settings = settings_of(shown, config)
         from memtune.change import forget as run
 
-        _tell(shown, run(ids, project, settings, on_event=shown.on_event), project)
+        result = run(ids, project, settings, on_event=shown.on_event)
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @facts_app.command(epilog="\b\nExamples:\n  memtune facts rollback 3\n  memtune facts rollback 2026-11-25T18:30")
@@ -202,7 +207,8 @@ def rollback(
         settings = settings_of(shown, config)
         from memtune.change import rollback as run
 
-        _tell(shown, run(moment, project, settings, on_event=shown.on_event), project)
+        result = run(moment, project, settings, on_event=shown.on_event)
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @app.command(
@@ -264,10 +270,10 @@ def _changed(project: Path, id: str | None, question: str | None, answer: str | 
     return replace(now, paraphrases=before.paraphrases)
 
 
-def _tell(shown: ui.Ui, result: ChangeResult, project: Path) -> None:
-    again = [f"memtune export {directory} --replace{in_project(project)}" for directory in result.stale]
+def _tell(shown: ui.Ui, result: ChangeResult, project: Path, options: str) -> None:
+    again = [f"memtune export {shlex.quote(directory)} --replace{in_project(project)}" for directory in result.stale]
     shown.show(result, ui.change_view, *again)
     if result.failed:
-        raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{in_project(project)}")
+        raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{options}")
     if result.lost:
         raise TargetNotMet(f"{len(result.lost)} facts were forgotten and cannot come back:\n{listed(result.lost)}")
