@@ -7,7 +7,7 @@ import torch
 from tiny import FACTS, PARAPHRASES, write_facts
 
 from memtune.errors import DataError, MemtuneError, ProjectError
-from memtune.ingest import ingest
+from memtune.ingest import ingest, preview
 from memtune.probe import probe
 from memtune.project import Project
 from memtune.store import load_facts, load_memory
@@ -92,6 +92,14 @@ def test_ingesting_the_same_file_again_keeps_every_fitted_row(done, facts_file, 
     again = load_memory(Project(done)).bank
     assert all(again.get_buffer(name).equal(bank.get_buffer(name)) for name in ("keys", "values", "scales"))
     assert again.accepted.all()
+
+
+def test_an_unchanged_file_leaves_the_router_byte_for_byte(done, facts_file, config):
+    router = Project(done).path("router").read_bytes()
+    assert not preview(facts_file, done, config).rebuilt
+    assert not ingest(facts_file, done, config).rebuilt
+    assert Project(done).path("router").read_bytes() == router
+    assert preview(facts_file, done, config, rebuild=True).rebuilt
 
 
 def test_rows_of_another_kind_are_dropped_and_fitted_anew(done, facts_file, config, backbone):

@@ -155,7 +155,7 @@ def _router_stays(project: Project, found: Difference, config: Config) -> bool:
     if any(was.get(name) != getattr(config, name) for name in ("model", "seed", "rows", "false_fire")):
         return False
     made = project.need("router", "memtune ingest FACTS")
-    return bool(len(found)) and made["changed"] + len(found) <= LITTLE * made["facts"]
+    return bool(made["changed"] + len(found) <= LITTLE * made["facts"])
 
 
 def _carry_over(project: Project, found: Difference, memory: Memory) -> int:
