@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import FACTS, PARAPHRASES, write_facts
@@ -121,6 +123,26 @@ def test_rows_of_another_seed_mean_nothing_and_are_dropped(done, facts_file, con
 
 def test_rows_of_another_model_mean_nothing_and_are_dropped(done, facts_file, config, checkpoint_without_system):
     assert ingest(facts_file, done, config.with_flags(model=checkpoint_without_system)).kept == 0
+
+
+def test_a_checkpoint_named_from_here_is_found_from_anywhere(facts_file, tmp_path, config, checkpoint, monkeypatch):
+    """``models/tiny`` would be a hub id elsewhere, and ``./tiny`` nothing at all."""
+    home = tmp_path / "models"
+    home.mkdir()
+    (home / "tiny").symlink_to(checkpoint)
+    project = tmp_path / "project"
+    for here, name in ((home, "./tiny"), (tmp_path, "models/tiny")):
+        monkeypatch.chdir(here)
+        ingest(facts_file, project, config.with_flags(model=name))
+        assert Project(project).need("model", "")["name"] == str(home / "tiny")
+    monkeypatch.chdir(project)
+    assert tune(project, config).met
+
+
+def test_another_spelling_of_the_same_path_leaves_the_router(fresh, facts_file, config, checkpoint, monkeypatch):
+    monkeypatch.chdir(Path(checkpoint).parent)
+    for spelling in (Path(checkpoint).name, f"./{Path(checkpoint).name}"):
+        assert not preview(facts_file, fresh, config.with_flags(model=spelling)).rebuilt
 
 
 def test_after_an_ingest_the_project_wants_to_be_tuned_again(done, facts_file, config, backbone):

@@ -15,6 +15,7 @@ import torch
 
 from memtune.additions import changed_memory
 from memtune.backbone import Backbone, load_backbone
+from memtune.checkpoints import lasting_name
 from memtune.config import Config
 from memtune.difference import Difference, difference
 from memtune.errors import ProjectError
@@ -91,7 +92,7 @@ def preview(
 ) -> Preview:
     """What ``ingest`` would do with this file; no model is loaded. Raises DataError, ProjectError."""
     facts = _facts_of(path, project_dir, question_key, answer_key)
-    project = Project(project_dir)
+    project, config = Project(project_dir), _lasting(config)
     found = difference(_before(project), facts)
     kept = not rebuild and _router_stays(project, found, config)
     return Preview(found.added, found.changed, found.removed, found.untouched, not kept)
@@ -115,7 +116,7 @@ def ingest(
     Raises DataError (every problem of the file at once), ModelError, ProjectError.
     """
     facts = _facts_of(path, project_dir, question_key, answer_key)
-    project = Project(project_dir)
+    project, config = Project(project_dir), _lasting(config)
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     found = difference(_before(project), facts)
     same_model = project.exists and project.state["model"]["fingerprint"] == backbone.fingerprint
@@ -143,6 +144,11 @@ def _facts_of(path: str | Path, project_dir: Path, question_key: str | None, ans
     named = "".join(f" {option} {shlex.quote(key)}" for option, key in keys.items() if key is not None)
     command = f"memtune ingest{in_project(project_dir)}{named}"
     return read_facts(path, command=command, question_key=question_key, answer_key=answer_key)
+
+
+def _lasting(config: Config) -> Config:
+    """What is kept of these settings is read again from other directories."""
+    return config.with_flags(model=lasting_name(config.model))
 
 
 def _before(project: Project) -> PackedFacts:
