@@ -102,7 +102,9 @@ def test_a_project_keeps_the_model_and_the_settings_that_it_was_made_with(memtun
     assert made_with(Project(done).state) == kept | {"device": "auto"}
 
 
-def test_a_flag_and_the_settings_file_win_over_what_the_project_was_made_with(memtune, facts_file, tmp_path, monkeypatch):
+def test_a_flag_and_the_settings_file_win_over_what_the_project_was_made_with(
+    memtune, facts_file, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "memtune.yaml").write_text("model: ./of-the-file\n")
     for flags, name in (([], "./of-the-file"), (["--model", "./of-the-flag"], "./of-the-flag")):
@@ -169,6 +171,33 @@ def test_options_that_say_no_fact_lead_to_the_help_of_their_command(memtune, tmp
 def test_a_file_and_an_id_lead_to_the_help_of_update(memtune, done):
     said = memtune("facts", "update", "file.jsonl", "--id", "x").stderr
     assert f"hint:  memtune facts update --project {done} --help\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["facts", "show", "x\udcff"], "the id"),
+        (["facts", "forget", "x\udcff"], "the id"),
+        (["facts", "update", "--id", "x\udcff", "--answer", "a"], "the id"),
+        (["audit", "--absent", "x\udcff"], "--absent"),
+        (["export", "x\udcff"], "OUT"),
+        (["probe", "Who?", "--explain", "--answer", "x\udcff"], "--answer"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_by_name(memtune, words, name):
+    result = memtune(*words)
+    assert result.exit_code == 2
+    assert f"error: {name} holds U+DCFF, which is no text: 'x\\udcff'\nhint:  write it in UTF-8\n" in result.stderr
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_and_recorded(memtune, tmp_path):
+    file = write_facts(tmp_path / "f\udcff.jsonl", FACTS)
+    for command in (["ingest"], ["facts", "add"]):
+        result = memtune(*command, str(file))
+        assert result.exit_code == 0, result.stderr
+        memtune("tune")
+    assert "f\\udcff.jsonl" in memtune("facts", "log").stdout
+    assert memtune("audit").exit_code == 0
 
 
 def test_a_text_that_should_be_gone_ends_the_audit_with_3(memtune):

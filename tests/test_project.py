@@ -127,6 +127,17 @@ def test_a_file_is_named_by_its_content_and_leaves_nothing_beside_it(tmp_path: P
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_a_name_that_is_no_utf8_is_kept_as_it_is(tmp_path: Path) -> None:
+    finished(tmp_path).commit({}, exports=[{"directory": "/o\udcff", "format": "bundle", "memory": []}])
+    assert Project(tmp_path).state["exports"][0]["directory"] == "/o\udcff"
+
+
+def test_a_directory_that_safetensors_cannot_open_is_refused_at_once() -> None:
+    with pytest.raises(ProjectError, match=r"^p\\udcff is not UTF-8") as caught:
+        Project(Path("p\udcff"))
+    assert caught.value.hint == "use --project DIR"
+
+
 def test_commit_removes_what_is_no_longer_named(tmp_path: Path) -> None:
     finished(tmp_path)
     finished(tmp_path, b"new")

@@ -17,6 +17,7 @@ from typing import Any
 from memtune.difference import Difference
 from memtune.errors import RESTORE, ProjectError
 from memtune.fact import Fact
+from memtune.located import spelt
 from memtune.project import Project
 
 __all__ = ["Entry", "History"]
@@ -96,7 +97,7 @@ class History:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         names = (found.added, found.changed, found.removed) if self.entries else ((), (), ())
         above = self.entries[-1].digest if self.entries else ""
-        return Entry(len(self.entries) + 1, at, command, file, len(found.origin), *names, above)
+        return Entry(len(self.entries) + 1, at, command, spelt(file), len(found.origin), *names, above)
 
     def _keep(self, kind: str, lines: list[str]) -> dict[str, Any]:
         data = "".join(f"{line}\n" for line in lines).encode()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memtune.errors import ANEW, RESTORE, ProjectError
+from memtune.located import spelt
 from memtune.state import Record, check_state
 
 __all__ = ["PROJECT", "PROJECT_ENV", "Project", "finite", "in_project", "intact", "write_beside"]
@@ -105,6 +106,8 @@ class Project:
     """One project directory and its last finished state."""
 
     def __init__(self, root: Path) -> None:
+        if spelt(root) != str(root):
+            raise ProjectError(f"{spelt(root)} is not UTF-8: safetensors opens no such path", hint="use --project DIR")
         self.root = root
         self.state = self._read_state()
 
@@ -186,7 +189,7 @@ class Project:
         """
         state = {**self.state, **records, "format": FORMAT}
         state["files"] = {**self.state.get("files", {}), **files}
-        write_beside(self.root / STATE, json.dumps(state, indent=1, ensure_ascii=False).encode())
+        write_beside(self.root / STATE, json.dumps(state, indent=1).encode())
         self.state = state
         if files:
             self._remove_unnamed(erase)

@@ -19,6 +19,7 @@ from memtune.cli.shared import (
     QuietOption,
     app,
     check_stdin,
+    check_text,
     conversation,
     failed_list,
     listed,
@@ -75,6 +76,7 @@ def show(
 ) -> None:
     """All that is known of some facts: wordings, answer, source, loss."""
     with conversation(as_json, quiet) as shown:
+        check_ids(ids)
         from memtune.listing import list_facts as run
 
         shown.show(run(project, ids=ids), ui.facts_view)
@@ -188,6 +190,7 @@ def forget(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
+        check_ids(ids)
         from memtune.change import forget as run
 
         result = run(ids, project, settings, on_event=shown.on_event)
@@ -233,6 +236,8 @@ def audit(
     should be.
     """
     with conversation(as_json, quiet) as shown:
+        for text in absent or ():
+            check_text(text, "--absent")
         from memtune.audit import audit as run
 
         result = run(project, since=since, absent=absent or ())
@@ -244,6 +249,11 @@ def audit(
                 f"not everything is as it should be:\n{listed([*(broken if result.broken else []), *left])}",
                 hint="export again what is stale: memtune export OUT --replace",
             )
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    for id in ids:
+        check_text(id, "the id")
 
 
 def _given(file: str | None, id: str | None, question: str | None, answer: str | None, command: str) -> Sequence[Fact]:
@@ -262,6 +272,7 @@ def _changed(project: Path, id: str | None, question: str | None, answer: str | 
     """The fact with this id, with what the options say in place of what it says."""
     if not id or not (question or answer):
         raise MemtuneError("either FACTS, or --id with --question or --answer", hint="memtune facts update --help")
+    check_ids([id])
     from memtune.facts import one_fact
     from memtune.listing import fact_of
 

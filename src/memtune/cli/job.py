@@ -174,6 +174,7 @@ def export(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
+        check_text(str(out), "OUT")
         from memtune.export import export as run
 
         result = run(project, out, format=format, link=link, replace=replace, on_event=shown.on_event)

@@ -122,10 +122,11 @@ def check_stdin(path: str) -> None:
         )
 
 
-def check_text(question: str) -> None:
-    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads."""
-    if found := re.search("[\ud800-\udfff]", question):
-        raise DataError([f"the question holds U+{ord(found.group()):04X}, which is no text: {show(question)}"])
+def check_text(text: str, name: str = "the question") -> None:
+    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads and no file holds."""
+    if found := re.search("[\ud800-\udfff]", text):
+        problem = f"{name} holds U+{ord(found.group()):04X}, which is no text: {show(text)}"
+        raise DataError([problem], hint="write it in UTF-8")
 
 
 def failed_list(failed: Sequence[FailedFact], facts: int) -> str:
