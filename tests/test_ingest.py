@@ -145,6 +145,14 @@ def test_another_spelling_of_the_same_path_leaves_the_router(fresh, facts_file, 
         assert not preview(facts_file, fresh, config.with_flags(model=spelling)).rebuilt
 
 
+def test_a_project_that_cannot_be_written_is_said_before_a_model_is_loaded(facts_file, tmp_path, config):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "project", Path("/proc/nope")):
+        with pytest.raises(ProjectError, match="cannot be written") as caught:
+            ingest(facts_file, place, config.with_flags(model="./no-such-model"))
+        assert caught.value.hint == "use --project DIR"
+
+
 def test_after_an_ingest_the_project_wants_to_be_tuned_again(done, facts_file, config, backbone):
     ingest(facts_file, done, config)
     with pytest.raises(ProjectError) as caught:

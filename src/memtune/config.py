@@ -15,12 +15,13 @@ import yaml
 from memtune.errors import ConfigError
 from memtune.located import show
 
-__all__ = ["CONFIG_FILE", "Config", "target_option"]
+__all__ = ["CONFIG_FILE", "DTYPES", "Config", "target_option"]
 
 CONFIG_FILE = "memtune.yaml"
 VERIFY = ("sample", "all", "none")
 ROWS = ("int8", "float32")
-DEVICES_DTYPES = {"dtype": ("auto", "float32", "bfloat16", "float16")}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SEEDS = 1 << 63  # torch takes no larger ones
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,8 @@ class Config:
         _check(0 < self.false_fire < 1, "false_fire", self.false_fire, "a share between 0 and 1")
         _check(self.verify in VERIFY, "verify", self.verify, f"one of: {', '.join(VERIFY)}")
         _check(self.rows in ROWS, "rows", self.rows, f"one of: {', '.join(ROWS)}")
-        _check(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
-        _check(
-            self.dtype in DEVICES_DTYPES["dtype"], "dtype", self.dtype, f"one of: {', '.join(DEVICES_DTYPES['dtype'])}"
-        )
+        _check(0 <= self.seed < SEEDS, "seed", self.seed, "0 or a positive integer below 2^63")
+        _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of: {', '.join(DTYPES)}")
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str, Any], source: str, base: Config | None = None) -> Config:

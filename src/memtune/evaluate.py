@@ -137,7 +137,7 @@ class _Run:
         self.prompts, self.facts = backbone.prompts, facts
         self.config, self.scope, self.on_event = config, scope, on_event
         self.around = Surroundings.of(backbone.prompts, facts, memory.router.reader)
-        self.room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
+        self.room = backbone.room
         self.bench = Bench(Asker(backbone, memory), facts, scope.longest)
         self.asked: dict[str, list[Case]] = {}
         self.notes: list[str] = []

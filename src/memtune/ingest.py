@@ -117,6 +117,7 @@ def ingest(
     """
     facts = _facts_of(path, project_dir, question_key, answer_key)
     project, config = Project(project_dir), _lasting(config)
+    project.check_writable()
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     found = difference(_before(project), facts)
     same_model = project.exists and project.state["model"]["fingerprint"] == backbone.fingerprint

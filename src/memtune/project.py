@@ -13,8 +13,9 @@ import math
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from memtune.errors import ANEW, RESTORE, ProjectError
 from memtune.located import spelt
 from memtune.state import Record, check_state
 
-__all__ = ["PROJECT", "PROJECT_ENV", "Project", "finite", "in_project", "intact", "write_beside"]
+__all__ = ["PROJECT", "PROJECT_ENV", "Project", "check_writable", "finite", "in_project", "intact", "write_beside"]
 
 PROJECT = Path(".memtune")
 PROJECT_ENV = "MEMTUNE_PROJECT"
@@ -47,6 +48,19 @@ def write_beside(path: Path, data: bytes) -> None:
     with _temporary(path) as temporary:
         temporary.write_bytes(data)
         _rename(temporary, path)
+
+
+def check_writable(directory: Path) -> None:
+    """Raises OSError where no file can be made in ``directory``; one that is not there yet is made only to see that."""
+    missing = [place for place in (directory, *directory.parents) if not place.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager
@@ -158,12 +172,22 @@ class Project:
                 f"{self.root} is in use by another memtune command", hint="wait for it to end, or use --project DIR"
             ) from None
         except OSError as error:
-            raise ProjectError(f"{self.root} cannot be written: {error.strerror}", hint="use --project DIR") from error
+            raise self._unwritable(error) from error
         try:
             self.state = self._read_state()
             yield
         finally:
             lock.release()
+
+    def check_writable(self) -> None:
+        """Before any work is done. Raises ProjectError where its result could not be kept."""
+        try:
+            check_writable(self.root)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ProjectError:
+        return ProjectError(f"{self.root} cannot be written: {error.strerror}", hint="use --project DIR")
 
     def keep(self, kind: str, suffix: str, write: Callable[[Path], object]) -> dict[str, Any]:
         """The file that ``write`` makes, named by its content; returns the record for ``commit``.
