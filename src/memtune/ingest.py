@@ -120,12 +120,13 @@ def ingest(
     project.check_writable()
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     found = difference(_before(project), facts)
-    same_model = project.exists and project.state["model"]["fingerprint"] == backbone.fingerprint
+    same_model = project.exists and project.need("model", "memtune ingest FACTS")["fingerprint"] == backbone.fingerprint
     if not rebuild and same_model and _router_stays(project, found, config):
         on_event(Note(f"{len(found)} of {len(facts)} facts are not what they were; the router stays"))
         memory, _ = changed_memory(load_memory(project), facts, found, backbone, on_event)
         result = _with_old_router(project, facts, memory, found, backbone)
-        made = project.state["router"] | {"changed": project.state["router"]["changed"] + len(found)}
+        before = project.need("router", "memtune ingest FACTS")
+        made = before | {"changed": before["changed"] + len(found)}
     else:
         memory, report = made_memory(facts, backbone, config, on_event)
         kept = _carry_over(project, found, memory) if same_model else 0
@@ -199,7 +200,7 @@ def _with_old_router(
     """Of the router it says what was said when it was made."""
     record = project.need("ingest", "memtune ingest FACTS")
     promised = {name: record[name] for name in ("threshold", "expected_recall", "expected_false_fire")}
-    pairs = tuple(Confusable(**pair) for pair in record["confusable"])
+    pairs = record.each("confusable", Confusable)
     kept = int(memory.bank.accepted.sum())
     return IngestResult(
         **_counts(facts, memory, found, backbone), **promised, kept=kept, rebuilt=False, confusable=pairs

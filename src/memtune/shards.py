@@ -93,7 +93,7 @@ class Origin:
     @classmethod
     def of(cls, project: Project, config: Config) -> Origin:
         model = project.need("model", "memtune ingest FACTS")
-        files = {kind: project.state["files"][kind]["sha256"] for kind in ("facts", "router", "bank")}
+        files = {kind: project.file(kind)["sha256"] for kind in ("facts", "router", "bank")}
         return cls(model["fingerprint"], **files, until_loss=config.until_loss)
 
     def differs(self, other: Origin) -> str:
@@ -158,25 +158,38 @@ def _read(path: Path) -> Kept | None:
         if not intact(path):
             return None
         with safe_open(path, framework="pt") as file:
-            entries: dict[str, Any] = json.loads(file.metadata()[HEADER])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        return None  # it is written again, or was removed meanwhile
-    reasons = {int(number): reason for number, reason in entries.pop("reasons").items()}
-    shard, origin = Shard(**entries.pop("shard")), Origin(**entries.pop("origin"))
-    return Kept(shard, origin, reasons=reasons, path=path, **entries)
+            return _kept(json.loads(file.metadata()[HEADER]), path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # it is of another version and written again, or was removed meanwhile
+
+
+def _kept(entries: dict[str, Any], path: Path) -> Kept:
+    """Raises KeyError, TypeError, ValueError or AttributeError where ``keep_shard`` wrote no such header."""
+    shard = {name: int(number) for name, number in entries["shard"].items()}
+    kinds = {"until_loss": float}
+    origin: dict[str, Any] = {name: kinds.get(name, str)(value) for name, value in entries["origin"].items()}
+    counts = {name: int(entries[name]) for name in ("facts", "learned", "chunks", "done")}
+    return Kept(
+        Shard(**shard),
+        Origin(**origin),
+        **counts,
+        seconds=float(entries["seconds"]),
+        reasons={int(number): str(reason) for number, reason in entries["reasons"].items()},
+        path=path,
+    )
 
 
 def take_over(bank: Bank, kept: Kept, facts: Sequence[int]) -> None:
     """What the shard knows of its facts, those numbered ``facts``, is known in ``bank``. Raises ProjectError."""
     numbers = torch.tensor(facts, dtype=torch.int64)
-    part, expected = bank.holding(load_file(kept.path)), bank.take(numbers)
+    expected, columns = bank.take(numbers).state_dict(), load_file(kept.path)
     same = ("ids", "id_offsets", "offsets")
-    if not all(torch.equal(getattr(part, name), getattr(expected, name)) for name in same):
+    if columns.keys() != expected.keys() or not all(torch.equal(columns[name], expected[name]) for name in same):
         raise ProjectError(
             f"{kept.path} holds other facts than shard {kept.shard}",
             hint=_again(kept.shard, kept.origin, kept.path.parent),
         )
-    bank.put_back(numbers, part)
+    bank.put_back(numbers, bank.holding(columns))
 
 
 def complete(project: Project, origin: Origin) -> list[Kept]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from memtune.errors import RESTORE, ProjectError
 from memtune.located import show
 
 __all__ = ["Record", "check_state", "made_with"]
 
+Kind = TypeVar("Kind")
 TEXT, COUNT, FIGURE = (str,), (int,), (int, float, type(None))
 # Of the entries that a command reads again; the rest is told to people alone.
 KINDS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -41,6 +42,23 @@ class Record(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise ProjectError(f"{self._place} has no {key}", hint=RESTORE)
+
+    def figure(self, key: str) -> float:
+        """Raises ProjectError where the entry is no number."""
+        value = self[key]
+        if type(value) not in (int, float):
+            raise self._other(key)
+        return float(value)
+
+    def each(self, key: str, kind: Callable[..., Kind]) -> tuple[Kind, ...]:
+        """The objects of a list. Raises ProjectError where one of them is not what ``kind`` takes."""
+        try:
+            return tuple(kind(**entries) for entries in self[key])
+        except TypeError as error:
+            raise self._other(key) from error
+
+    def _other(self, key: str) -> ProjectError:
+        return ProjectError(f"{self._place}: {key} is {show(self[key])}", hint=RESTORE)
 
 
 def made_with(state: Mapping[str, Any]) -> dict[str, Any]:
