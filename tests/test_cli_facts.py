@@ -111,6 +111,12 @@ def test_a_flag_and_the_settings_file_win_over_what_the_project_was_made_with(
         assert f"error: {name} is neither" in memtune("ingest", str(facts_file), *flags).stderr
 
 
+def test_the_log_says_of_a_repeated_ingest_that_nothing_is_new(memtune, facts_file):
+    memtune("ingest", str(facts_file))
+    first, again = memtune("facts", "log").stdout.splitlines()
+    assert first.endswith(": 6 facts; all new") and again.endswith(": 6 facts; nothing new")
+
+
 def test_a_conflict_names_both_and_says_how_to_decide(memtune):
     result = memtune("facts", "add", "--question", TRAM[1], "--answer", "Elsewhere.", "--id", "other")
     assert result.exit_code == 2

@@ -22,6 +22,7 @@ from memtune.cli.shared import (
     check_text,
     conversation,
     failed_list,
+    help_if_bare,
     listed,
     settings_of,
     with_options,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 facts_app = typer.Typer(
     rich_markup_mode=None,
-    no_args_is_help=True,
     epilog="\b\nExamples:\n  memtune facts list\n  memtune facts add --question 'Who runs the quay?' "
     "--answer 'Ann Brock.'\n  memtune facts update --id quay --answer 'Ben Ode.'\n  memtune facts forget quay",
 )
@@ -55,6 +55,11 @@ ReplaceOption = Annotated[
 KeepOption = Annotated[
     bool, typer.Option("--keep-both", help="Let facts stand side by side that may be taken for one another.")
 ]
+
+
+@facts_app.callback(invoke_without_command=True)
+def bare(context: typer.Context) -> None:
+    help_if_bare(context)
 
 
 @facts_app.command("list", epilog="\b\nExample:\n  memtune facts list --json")

@@ -58,6 +58,13 @@ UntilLossOption = Annotated[
 ]
 
 
+def help_if_bare(context: typer.Context) -> None:
+    """A call without any command is a mistake, and is shown what there is."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
 @contextmanager
 def conversation(as_json: bool, quiet: bool) -> Iterator[ui.Ui]:
     """Turns every way in which a command can end into its words and its exit code."""
