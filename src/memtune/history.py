@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -139,10 +139,6 @@ class History:
                     facts.pop(name, None)
                     lost.add(name)
         return list(facts.values()), sorted(lost)
-
-    def texts(self) -> Collection[Fact]:
-        """All that is kept of what facts once said."""
-        return [past.fact for past in self._past]
 
 
 def _moment(time: str) -> datetime:
