@@ -36,11 +36,9 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """What torch computes with, and whose it is: figures of one processor say little of another."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    matrix = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
-    return f"{named or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}{matrix}"
+    """Figures of one processor say little of another: those with AMX multiply in bfloat16 several times as fast."""
+    able = torch.cpu.get_capabilities()
+    return f"{able['cpu_name']}{', AMX' if able.get('amx_bf16') else ''}"
 
 
 def command(args: argparse.Namespace) -> dict[str, Any]:

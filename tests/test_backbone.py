@@ -9,8 +9,9 @@ import torch
 import transformers
 from tiny import save_checkpoint, save_kind
 
+from memtune import backbone as backbones
 from memtune.backbone import load_backbone, quiet_transformers
-from memtune.errors import ModelError
+from memtune.errors import ConfigError, ModelError
 from memtune.events import ModelLoaded
 from memtune.facts import Fact
 
@@ -57,9 +58,25 @@ def test_the_dtype_is_the_one_that_was_asked_for(checkpoint, dtype):
     assert backbone.reason == f"{dtype} on cpu (asked for)"
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_a_processor_that_multiplies_bfloat16_faster_is_said_to(checkpoint, monkeypatch, able):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backbones, "_capabilities", lambda: {"amx_bf16": able})
+    reason = load_backbone(checkpoint, device="auto").reason
+    assert reason.startswith("float32 on cpu") and reason.endswith(", --dtype bfloat16 faster)") == able
+
+
 def test_an_unknown_dtype_is_refused(checkpoint):
-    with pytest.raises(ModelError, match="'int4' is unknown"):
+    with pytest.raises(ConfigError, match="'int4' is unknown"):
         load_backbone(checkpoint, dtype="int4")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu cuda"])
+def test_a_device_that_is_not_there_is_no_fault_of_the_model(device):
+    """It is said before the checkpoint is looked at, which may take half a minute."""
+    with pytest.raises(ConfigError, match=f"^device '{device}' cannot be used: ") as caught:
+        load_backbone("./no-such-model", device=device)
+    assert "device takes auto, cpu, cuda" in caught.value.hint and "ingest FACTS --device auto" in caught.value.hint
 
 
 def test_a_checkpoint_that_cannot_be_read_is_a_model_error(tmp_path, checkpoint):

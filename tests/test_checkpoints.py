@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memtune import checkpoints
-from memtune.checkpoints import cache_dir, resolve
+from memtune.checkpoints import cache_dir, lasting_name, resolve
 from memtune.errors import ModelError
 from memtune.events import Note
 
@@ -139,6 +139,13 @@ def test_a_directory_of_that_name_comes_first(tmp_path, monkeypatch, events):
     Path("smollm2").mkdir()
     Path("smollm2/config.json").write_text("{}")
     assert resolve("smollm2", events.append).note == "local directory"
+    assert lasting_name("smollm2") == str(tmp_path / "smollm2")
+
+
+@pytest.mark.parametrize("name", ["smollm2", "org/name", "./not-here", "x\0"])
+def test_a_name_that_is_no_path_lasts_as_it_is(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lasting_name(name) == name
 
 
 @pytest.mark.parametrize(

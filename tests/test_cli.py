@@ -238,9 +238,17 @@ def test_every_command_has_the_shared_options_and_examples(command: str, flag: s
 
 def test_version_goes_to_stdout_and_a_bare_call_shows_help_as_a_mistake() -> None:
     assert run("--version").stdout == f"memtune {__version__}\n"
-    bare = run()
-    assert (bare.exit_code, bare.stdout) == (2, "")
-    assert "Commands:" in bare.stderr
+    for words in ([], ["facts"]):
+        bare = run(*words)
+        assert (bare.exit_code, bare.stdout) == (2, "")
+        assert bare.stderr.startswith("Usage: memtune") and "Commands:" in bare.stderr
+
+
+def test_the_help_of_a_bare_call_is_no_error_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "facts") == 2
+    assert capsys.readouterr().err == run("facts", "--help").stdout
 
 
 # --- exit codes
@@ -563,6 +571,8 @@ def test_the_ingest_summary_shows_what_the_router_will_do() -> None:
     assert "one 4" in shown and "one 5" not in shown
     assert f"the first fact as the model reads it: user {SHOWN} next:" in shown
     assert text.endswith("next:  memtune tune\n")
+    Path("other.yaml").write_text("until_loss: 0.5\n")
+    assert "next:  memtune tune --config other.yaml" in run("ingest", "facts.jsonl", "--config", "other.yaml").stderr
 
 
 def test_probe_says_why_it_answered_so(calls: Verbs) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from memtune.cli import app
 from memtune.project import Project
+from memtune.state import made_with
 
 TRAM = FACTS[2]
 VALVE = FACTS[1]
@@ -99,6 +100,31 @@ def test_an_export_that_is_stale_is_named_with_the_command_that_makes_it_anew(me
     assert f"next:  memtune export '{out}' --replace --format adapter --project {done}\n" in forgotten.stderr
 
 
+def test_a_project_keeps_the_model_and_the_settings_that_it_was_made_with(memtune, done, facts_file, checkpoint):
+    """Any other of these would drop what was fitted."""
+    again = found(memtune("ingest", str(facts_file), "--json"))
+    assert (again["model"], again["kept"]) == (checkpoint, len(FACTS))
+    memtune("ingest", str(facts_file), "--rows", "float32", "--seed", "3", "--dtype", "float32", "--false-fire", "0.1")
+    memtune("ingest", str(facts_file))
+    kept = {"rows": "float32", "seed": 3, "dtype": "float32", "false_fire": 0.1, "model": checkpoint}
+    assert made_with(Project(done).state) == kept | {"device": "auto"}
+
+
+def test_a_flag_and_the_settings_file_win_over_what_the_project_was_made_with(
+    memtune, facts_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memtune.yaml").write_text("model: ./of-the-file\n")
+    for flags, name in (([], "./of-the-file"), (["--model", "./of-the-flag"], "./of-the-flag")):
+        assert f"error: {name} is neither" in memtune("ingest", str(facts_file), *flags).stderr
+
+
+def test_the_log_says_of_a_repeated_ingest_that_nothing_is_new(memtune, facts_file):
+    memtune("ingest", str(facts_file))
+    first, again = memtune("facts", "log").stdout.splitlines()
+    assert first.endswith(": 6 facts; all new") and again.endswith(": 6 facts; nothing new")
+
+
 def test_a_conflict_names_both_and_says_how_to_decide(memtune):
     result = memtune("facts", "add", "--question", TRAM[1], "--answer", "Elsewhere.", "--id", "other")
     assert result.exit_code == 2
@@ -123,6 +149,69 @@ def test_a_mistake_is_said_with_what_comes_next(memtune, words, said):
     result = memtune(*words)
     assert result.exit_code == 2 and said in result.stderr and "hint: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["facts", "add"], ["facts", "update"], ["detect"]])
+def test_a_bad_file_is_mended_and_given_to_the_same_command(memtune, done, tmp_path, words):
+    """Given to ingest instead, it would take the place of all stored facts."""
+    bad = tmp_path / "more.jsonl"
+    bad.write_text('{"question": "Where?"}\n')
+    again = f"memtune {' '.join(words)} --project {done}"
+    assert f"fix the lines above, then run: {again} {bad}\n" in memtune(*words, str(bad)).stderr
+    sheet = tmp_path / "more.xlsx"
+    assert f"save the sheet as CSV UTF-8, then: {again} {tmp_path / 'more.csv'}\n" in memtune(*words, str(sheet)).stderr
+
+
+def test_a_bad_file_is_ingested_again_into_the_same_project_by_the_same_columns(memtune, done, tmp_path):
+    bad = tmp_path / "more.csv"
+    bad.write_text("Frage,Antwort\nWo?,\n")
+    keys = ["--question-key", "Frage", "--answer-key", "Antwort"]
+    said = memtune("ingest", str(bad), *keys).stderr
+    assert f"then run: memtune ingest --project {done} {' '.join(keys)} {bad}\n" in said
+
+
+def test_a_sheet_of_questions_is_asked_not_ingested(memtune, tmp_path):
+    said = memtune("probe", "--file", str(tmp_path / "q.xlsx")).stderr
+    assert f"then: memtune probe --file {tmp_path / 'q.csv'}\n" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--question", "Who?"], ["--answer", "x", "--question", " ", "--id", "tram"]])
+def test_options_that_say_no_fact_lead_to_the_help_of_their_command(memtune, tmp_path, options):
+    for command in ("add", "update"):
+        result = memtune("facts", command, *options)
+        assert result.exit_code == 2 and f"hint:  memtune facts {command}" in result.stderr
+
+
+def test_a_file_and_an_id_lead_to_the_help_of_update(memtune, done):
+    said = memtune("facts", "update", "file.jsonl", "--id", "x").stderr
+    assert f"hint:  memtune facts update --project {done} --help\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["facts", "show", "x\udcff"], "the id"),
+        (["facts", "forget", "x\udcff"], "the id"),
+        (["facts", "update", "--id", "x\udcff", "--answer", "a"], "the id"),
+        (["audit", "--absent", "x\udcff"], "--absent"),
+        (["export", "x\udcff"], "OUT"),
+        (["probe", "Who?", "--explain", "--answer", "x\udcff"], "--answer"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_by_name(memtune, words, name):
+    result = memtune(*words)
+    assert result.exit_code == 2
+    assert f"error: {name} holds U+DCFF, which is no text: 'x\\udcff'\nhint:  write it in UTF-8\n" in result.stderr
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_and_recorded(memtune, tmp_path):
+    file = write_facts(tmp_path / "f\udcff.jsonl", FACTS)
+    for command in (["ingest"], ["facts", "add"]):
+        result = memtune(*command, str(file))
+        assert result.exit_code == 0, result.stderr
+        memtune("tune")
+    assert "f\\udcff.jsonl" in memtune("facts", "log").stdout
+    assert memtune("audit").exit_code == 0
 
 
 def test_a_text_that_should_be_gone_ends_the_audit_with_3(memtune):

@@ -75,7 +75,7 @@ def run(*args: str) -> Result:
 
 def test_a_shard_is_fitted_alone_and_merge_comes_next(calls: dict[str, Any]) -> None:
     result = run("tune", "--shard", "3/8", "--project", "p", "--until-loss", "0.001")
-    assert result.exit_code == 0 and "next:  memtune merge --project p\n" in result.stderr
+    assert result.exit_code == 0 and "next:  memtune merge --project p --until-loss 0.001\n" in result.stderr
     assert calls["tune_shard.tune_shard"] == ((Path("p"), Config(until_loss=0.001), Shard(8, 3)), {})
     assert "39 of 40 facts" in result.stderr and "tune.tune" not in calls
 
@@ -117,6 +117,15 @@ def test_a_plan_ends_with_the_commands_of_its_shards_and_merge() -> None:
     assert "next:  memtune tune --shard 1/2\n       memtune tune --shard 2/2\n       memtune merge\n" in said
     assert "42 s for the slowest shard, 83 s for one process" in said
     assert "\x1b" not in said and "\\x1b[31m, f-9" in said
+
+
+def test_what_a_plan_was_made_for_is_what_its_commands_ask_for() -> None:
+    """Shards that were fitted for one target do not merge for another."""
+    Path("o p.yaml").write_text("until_loss: 0.002\n")
+    options = "--project p --config 'o p.yaml' --until-loss 0.002"
+    said = run("plan", "--shards", "2", "--project", "p", "--config", "o p.yaml").stderr
+    assert f"memtune tune --shard 2/2 {options}\n       memtune merge {options}\n" in said
+    assert f"next:  memtune tune {options}\n" in run("plan", "--project", "p", "--config", "o p.yaml").stderr
 
 
 def test_a_plan_of_many_shards_is_short(calls: dict[str, Any]) -> None:

@@ -75,6 +75,7 @@ def test_what_is_no_mapping_of_settings_is_refused_by_name(tmp_path: Path, data:
         ("false_fire", 1.0),
         ("verify", "some"),
         ("seed", -1),
+        ("seed", 1 << 63),
         ("dtype", "int4"),
         ("rows", "int4"),
     ],

@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -330,6 +331,8 @@ def test_a_project_that_was_not_tuned_is_refused(ingested, quick):
 
 def test_a_file_where_the_report_should_go_is_refused(quick, tmp_path):
     (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"/proc/nope cannot be written: No such file"):
+        quick(out=Path("/proc/nope"))
     with pytest.raises(ConfigError, match="is no directory"):
         quick(out=tmp_path / "file")
 

@@ -244,6 +244,29 @@ def test_a_bundle_that_does_not_load_is_not_handed_over(held, backbone, tmp_path
     assert files(tmp_path) == []
 
 
+def test_the_fresh_process_finds_what_is_installed_outside_of_site_packages(done, backbone, tmp_path, monkeypatch):
+    """As what ``pip install --user`` installs, which a Python of its own environment does not look for."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "sitecustomize.py").write_text(f"open({str(tmp_path / 'found')!r}, 'w')")
+    monkeypatch.setenv("PYTHONPATH", str(outside))
+    assert export(done, tmp_path / "bundle", backbone=backbone).met
+    assert (tmp_path / "found").exists()
+
+
+def test_a_bundle_that_imports_memtune_is_not_handed_over(done, backbone, tmp_path, monkeypatch):
+    code = bundling._code
+
+    def importing(out, *arguments):
+        code(out, *arguments)
+        file = out / "modeling_memtune.py"
+        file.write_text(file.read_text().replace("from transformers", "import memtune\nfrom transformers", 1))
+
+    monkeypatch.setattr(bundling, "_code", importing)
+    with pytest.raises(MemtuneError, match="the bundle imported memtune"):
+        export(done, tmp_path / "bundle", backbone=backbone)
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_an_adapter_is_asked_on_its_backbone_and_leaves_that_as_it_was(held, backbone, tmp_path):
     modules = [name for name, _ in backbone.model.named_modules()]

@@ -23,7 +23,7 @@ def jsonl(folder: Path, *rows: object) -> Path:
 
 def problems(path: Path, **keys: str) -> list[str]:
     with pytest.raises(DataError) as caught:
-        read_facts(path, **keys)
+        read_facts(path, command="memtune ingest", **keys)
     assert caught.value.hint == f"fix the lines above, then run: memtune ingest {path}"
     return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
 
@@ -47,7 +47,6 @@ def test_the_first_name_of_the_list_wins_and_an_option_overrides_it(tmp_path: Pa
         tmp_path, {"prompt": "p", "Question": "Q", "question": "q", "target": "t", "output": "o", "Frage": "f"}
     )
     assert pairs(read_facts(path)) == [("q", "o")]
-    assert read_questions(path, question_key="Question") == ["Q"]
     assert pairs(read_facts(path, question_key="Frage", answer_key="target")) == [("f", "t")]
 
 
@@ -55,7 +54,8 @@ def test_an_instruction_stands_above_its_input_unless_that_is_blank(tmp_path: Pa
     inputs = ["x", " ", None]
     path = jsonl(tmp_path, *({"instruction": f"do {i}", "input": x, "output": "o"} for i, x in enumerate(inputs)))
     assert [fact.question for fact in read_facts(path)] == ["do 0\nx", "do 1", "do 2"]
-    assert read_questions(jsonl(tmp_path, {"instruction": "do", "input": "x"}), question_key="input") == ["x"]
+    path = jsonl(tmp_path, {"instruction": "do", "input": "x", "output": "o"})
+    assert pairs(read_facts(path, question_key="input")) == [("x", "o")]
 
 
 def test_a_chat_of_one_user_turn_and_one_assistant_turn_is_a_fact(tmp_path: Path) -> None:
@@ -245,6 +245,14 @@ def test_questions_need_no_answer_and_may_be_lines_of_text(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"q.txt:2: question holds the control character U\+0007") as caught:
         read_questions(text)
     assert caught.value.hint == f"fix the lines above, then run: memtune probe --file {text}"
+
+
+@pytest.mark.parametrize(("command", "then"), [("memtune detect", ", then run: memtune detect {}"), ("", "")])
+def test_what_comes_next_is_the_command_that_read_the_file(tmp_path: Path, command: str, then: str) -> None:
+    path = jsonl(tmp_path, {"question": "q"})
+    with pytest.raises(DataError) as caught:
+        read_facts(path, command=command)
+    assert caught.value.hint == f"fix the lines above{then.format(path)}"
 
 
 def test_a_file_of_lines_is_never_held_as_objects(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import subprocess
 
 import pytest
 from tiny import FACTS, write_facts
+from typer.testing import CliRunner
 
 from memtune.audit import audit
 from memtune.change import add, forget, update
+from memtune.cli import app
 from memtune.errors import MemtuneError, ProjectError
 from memtune.export import export
 from memtune.fact import Fact
@@ -247,3 +249,21 @@ def test_a_damaged_file_is_named_by_every_verb_that_reads_it(done, verbs, backbo
         with pytest.raises(ProjectError, match=path.name):
             reader(done)
     assert whole(done) == before
+
+
+@pytest.mark.parametrize("kind", ["project.json", "facts", "router", "log"])
+def test_what_is_said_of_a_damaged_file_can_be_done(done, facts_file, checkpoint, tmp_path, monkeypatch, kind):
+    """Ingest over the same directory reads the damaged file too, and stops there."""
+    monkeypatch.chdir(tmp_path)
+    path = done / kind if kind == "project.json" else Project(done).path(kind)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ProjectError, match=path.name) as caught:
+        audit(done)
+    ingests = ["ingest", str(facts_file), "--model", checkpoint]
+    over = CliRunner().invoke(app, [*ingests, "--project", str(done)])
+    assert over.exit_code == 2 and path.name in over.stderr
+    advice, _, command = caught.value.hint.partition(": memtune ")
+    assert advice == "restore it from a backup, or start anew in another directory"
+    words = command.replace("FACTS", str(facts_file)).replace("DIR", "new").split()
+    anew = CliRunner().invoke(app, [*words, "--model", checkpoint])
+    assert anew.exit_code == 0, anew.stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import FACTS, PARAPHRASES, write_facts
 
 from memtune.errors import DataError, MemtuneError, ProjectError
-from memtune.ingest import ingest
+from memtune.ingest import ingest, preview
 from memtune.probe import probe
 from memtune.project import Project
 from memtune.store import load_facts, load_memory
@@ -95,6 +97,14 @@ def test_ingesting_the_same_file_again_keeps_every_fitted_row(done, facts_file, 
     assert again.accepted.all()
 
 
+def test_an_unchanged_file_leaves_the_router_byte_for_byte(done, facts_file, config):
+    router = Project(done).path("router").read_bytes()
+    assert not preview(facts_file, done, config).rebuilt
+    assert not ingest(facts_file, done, config).rebuilt
+    assert Project(done).path("router").read_bytes() == router
+    assert preview(facts_file, done, config, rebuild=True).rebuilt
+
+
 def test_rows_of_another_kind_are_dropped_and_fitted_anew(done, facts_file, config, backbone):
     exact = config.with_flags(rows="float32")
     assert ingest(facts_file, done, exact).kept == 0
@@ -125,6 +135,34 @@ def test_rows_of_another_seed_mean_nothing_and_are_dropped(done, facts_file, con
 
 def test_rows_of_another_model_mean_nothing_and_are_dropped(done, facts_file, config, checkpoint_without_system):
     assert ingest(facts_file, done, config.with_flags(model=checkpoint_without_system)).kept == 0
+
+
+def test_a_checkpoint_named_from_here_is_found_from_anywhere(facts_file, tmp_path, config, checkpoint, monkeypatch):
+    """``models/tiny`` would be a hub id elsewhere, and ``./tiny`` nothing at all."""
+    home = tmp_path / "models"
+    home.mkdir()
+    (home / "tiny").symlink_to(checkpoint)
+    project = tmp_path / "project"
+    for here, name in ((home, "./tiny"), (tmp_path, "models/tiny")):
+        monkeypatch.chdir(here)
+        ingest(facts_file, project, config.with_flags(model=name))
+        assert Project(project).need("model", "")["name"] == str(home / "tiny")
+    monkeypatch.chdir(project)
+    assert tune(project, config).met
+
+
+def test_another_spelling_of_the_same_path_leaves_the_router(fresh, facts_file, config, checkpoint, monkeypatch):
+    monkeypatch.chdir(Path(checkpoint).parent)
+    for spelling in (Path(checkpoint).name, f"./{Path(checkpoint).name}"):
+        assert not preview(facts_file, fresh, config.with_flags(model=spelling)).rebuilt
+
+
+def test_a_project_that_cannot_be_written_is_said_before_a_model_is_loaded(facts_file, tmp_path, config):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "project", Path("/proc/nope")):
+        with pytest.raises(ProjectError, match="cannot be written") as caught:
+            ingest(facts_file, place, config.with_flags(model="./no-such-model"))
+        assert caught.value.hint == "use --project DIR"
 
 
 def test_after_an_ingest_the_project_wants_to_be_tuned_again(done, facts_file, config, backbone):

@@ -165,9 +165,9 @@ def test_merged_twice_is_merged_once(fresh, fit, merged):
     assert (fresh / "project.json").read_bytes() == before
 
 
-def test_missing_shards_are_named_with_the_command(fit, refused):
+def test_missing_shards_are_named_with_the_command(fresh, fit, refused):
     fit(1, 3, of=5)
-    assert refused() == ("shards 2, 4, 5 of 5 are missing", "run: memtune tune --shard 2/5")
+    assert refused() == ("shards 2, 4, 5 of 5 are missing", f"run: memtune tune --shard 2/5 --project {fresh}")
 
 
 def test_a_shard_that_was_stopped_is_named_too(fresh, config, backbone, fit, refused, monkeypatch):
@@ -179,7 +179,10 @@ def test_a_shard_that_was_stopped_is_named_too(fresh, config, backbone, fit, ref
 
     monkeypatch.setattr(teaching.Teacher, "chunk", stop)
     assert not tune_shard(fresh, config, Shard(2, 2), backbone=backbone).met
-    assert refused() == ("shard 2/2 is not finished (0 of 2 chunks)", "run: memtune tune --shard 2/2")
+    assert refused() == (
+        "shard 2/2 is not finished (0 of 2 chunks)",
+        f"run: memtune tune --shard 2/2 --project {fresh}",
+    )
 
 
 def test_a_project_without_shards_says_how_to_make_them(refused):
@@ -187,10 +190,11 @@ def test_a_project_without_shards_says_how_to_make_them(refused):
     assert "holds no shards" in message and hint == "memtune plan --shards N says how to make them"
 
 
-def test_shards_of_another_target_are_refused(fit, refused):
+def test_shards_of_another_target_are_refused_with_the_command_that_fits_them_for_it(fresh, fit, refused):
     fit(1, 2)
-    message, _ = refused(until_loss=0.001)
+    message, hint = refused(until_loss=0.001)
     assert message.endswith("were fitted for another --until-loss")
+    assert hint == f"run: memtune tune --shard 1/2 --project {fresh} --until-loss 0.001"
 
 
 def test_shards_of_another_state_are_refused(fresh, taught, fit, config, backbone):
@@ -205,7 +209,7 @@ def test_a_damaged_shard_is_missing(fresh, fit, refused):
     fit(1, 2)
     path = kept_shards(Project(fresh))[1].path
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert refused() == ("shard 2 of 2 is missing", "run: memtune tune --shard 2/2")
+    assert refused() == ("shard 2 of 2 is missing", f"run: memtune tune --shard 2/2 --project {fresh}")
 
 
 def test_of_two_ways_to_cut_the_one_that_is_complete_is_taken(fresh, fit, merged):
@@ -214,11 +218,11 @@ def test_of_two_ways_to_cut_the_one_that_is_complete_is_taken(fresh, fit, merged
     assert merged().met and kept_shards(Project(fresh)) == []
 
 
-def test_shards_cut_in_other_chunks_are_refused(fit, refused, monkeypatch):
+def test_shards_cut_in_other_chunks_are_refused(fresh, fit, refused, monkeypatch):
     fit(1, 2)
     monkeypatch.setattr(tuning, "CHUNK", 1)
     message, hint = refused()
-    assert "holds other facts than shard 1/2" in message and hint == "run: memtune tune --shard 1/2"
+    assert "holds other facts than shard 1/2" in message and hint == f"run: memtune tune --shard 1/2 --project {fresh}"
 
 
 def test_ctrl_c_leaves_the_shards_where_they_are(fresh, fit, merged, monkeypatch):

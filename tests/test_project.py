@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from memtune.errors import ProjectError
-from memtune.project import Project, write_beside
+from memtune.project import Project, check_writable, write_beside
 
 SLEEPER = "with Project(root).writing():\n    print('held', flush=True)\n    sys.stdin.read()\n"
 KILLED = (
@@ -127,6 +127,17 @@ def test_a_file_is_named_by_its_content_and_leaves_nothing_beside_it(tmp_path: P
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_a_name_that_is_no_utf8_is_kept_as_it_is(tmp_path: Path) -> None:
+    finished(tmp_path).commit({}, exports=[{"directory": "/o\udcff", "format": "bundle", "memory": []}])
+    assert Project(tmp_path).state["exports"][0]["directory"] == "/o\udcff"
+
+
+def test_a_directory_that_safetensors_cannot_open_is_refused_at_once() -> None:
+    with pytest.raises(ProjectError, match=r"^p\\udcff is not UTF-8") as caught:
+        Project(Path("p\udcff"))
+    assert caught.value.hint == "use --project DIR"
+
+
 def test_commit_removes_what_is_no_longer_named(tmp_path: Path) -> None:
     finished(tmp_path)
     finished(tmp_path, b"new")
@@ -168,6 +179,18 @@ def test_a_second_writer_is_told_who_is_in_the_way_and_a_reader_is_not(tmp_path:
         process.communicate()
     with Project(tmp_path).writing():
         pass
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "new/below"])
+def test_whether_a_place_can_be_written_is_seen_without_a_trace(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    before = list(tmp_path.iterdir())
+    if place.startswith("new"):
+        check_writable(tmp_path / place)
+    else:
+        with pytest.raises(OSError, match=r"File exists|Not a directory"):
+            check_writable(tmp_path / place)
+    assert list(tmp_path.iterdir()) == before
 
 
 def test_a_place_that_is_no_directory_is_said(tmp_path: Path) -> None:

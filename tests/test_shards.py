@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import chain
 
 import pytest
+from safetensors import safe_open
 
 from memtune.errors import ConfigError
 from memtune.project import Project
 from memtune.shards import Kept, Origin, Shard, keep_shard, kept_shards
-from memtune.store import load_memory
+from memtune.store import load_memory, save_tensors
 
 CHUNKS = [[0, 1], [2, 4], [5, 6], [7, 9], [10]]
 
@@ -86,6 +88,30 @@ def test_a_damaged_file_is_no_shard(project, keep):
     keep(1, number=2)
     path = keep(1).path
     path.write_bytes(path.read_bytes()[:-1])
+    assert [kept.shard.number for kept in kept_shards(project)] == [2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": None},
+        {"done": "x"},
+        {"reasons": []},
+        {"shard": {"of": 4}},
+        {"shard": 3},
+        {"origin": {}},
+        {"origin": {"model": "", "facts": "", "router": "", "bank": "", "until_loss": 0.1, "more": 1}},
+    ],
+    ids=str,
+)
+def test_a_shard_of_another_version_is_none(project, keep, change):
+    """It stands in nobody's way: it is named as a sound file is, and only its header is another."""
+    keep(1, number=2)
+    path = keep(1).path
+    with safe_open(path, framework="pt") as file:
+        entries = json.loads(file.metadata()["shard"]) | change
+    path.unlink()
+    save_tensors(project, "shard_1_of_4", load_memory(project).bank.state_dict(), shard=json.dumps(entries))
     assert [kept.shard.number for kept in kept_shards(project)] == [2]
 
 

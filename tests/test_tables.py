@@ -92,7 +92,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="needs the package datasets") as caught:
         read_facts(tmp_path / "n.parquet")
-    assert "memtune[datasets]" in caught.value.hint
+    assert "pip install 'datasets>=3'" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["facts.jsonl", "data/facts.jsonl", "-", "facts", "/abs/facts", "a/b/c", "a" * 5000])

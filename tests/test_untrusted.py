@@ -22,11 +22,15 @@ from tiny import FACTS
 
 import memtune
 from memtune.backbone import load_backbone, quiet_transformers
-from memtune.errors import ModelError, ProjectError
+from memtune.errors import RESTORE, ModelError, ProjectError
+from memtune.evaluate import evaluate
 from memtune.export import export
 from memtune.exported import exports_of, mark_stale
 from memtune.history import History
+from memtune.ingest import ingest
+from memtune.logits import LogitMemory
 from memtune.memory.module import MemoryConfig
+from memtune.merge import merge
 from memtune.project import Project
 from memtune.store import load_facts, load_memory
 
@@ -226,6 +230,73 @@ def test_an_entry_that_is_gone_is_named(tampered, backbone, tmp_path):
         load_facts(Project(tampered(gone)))
 
 
+def without(*path):
+    def apply(entries):
+        place = entries
+        for key in path[:-1]:
+            place = place[key]
+        del place[path[-1]]
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("model"), "holds no finished model"),
+        (without("model", "fingerprint"), "project.json: model has no fingerprint"),
+        (without("router", "changed"), "project.json: router has no changed"),
+        (without("ingest", "confusable"), "project.json: ingest has no confusable"),
+        (edit(ingest__confusable=[{"two": 2}]), "project.json: ingest: confusable is [{'two': 2}]"),
+        (edit(router__facts="many"), "router.facts is 'many'"),
+        (without("files", "router"), "holds no router"),
+    ],
+)
+def test_ingest_over_a_project_of_another_hand_says_what_is_wrong(
+    tampered, facts_file, config, backbone, change, reason
+):
+    with pytest.raises(ProjectError, match=re.escape(reason)) as caught:
+        ingest(facts_file, tampered(change), config, backbone=backbone)
+    assert caught.value.hint == RESTORE
+
+
+@pytest.mark.parametrize("name", ["seed", "router"])
+def test_without_what_the_router_was_made_with_it_is_made_anew(tampered, facts_file, config, backbone, name):
+    assert ingest(facts_file, tampered(without(name)), config, backbone=backbone).rebuilt
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("tune", "until_loss"), "tune has no until_loss"),
+        (edit(tune__until_loss=None), "tune: until_loss is None"),
+        (without("ingest", "expected_recall"), "ingest has no expected_recall"),
+        (edit(ingest__expected_false_fire=None), "ingest: expected_false_fire is None"),
+    ],
+)
+def test_eval_says_what_is_wrong_before_it_measures(tampered, config, change, reason):
+    with pytest.raises(ProjectError, match=re.escape(reason)):
+        evaluate(tampered(change), config.with_flags(model="./no-such-model"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("tune", "interrupted"), "tune has no interrupted"),
+        (without("tune", "verified"), "tune has no verified"),
+        (edit(tune__failed=[7]), "tune: failed is [7]"),
+        (without("files", "router"), "holds no router"),
+    ],
+)
+def test_merge_says_what_is_wrong_with_what_tune_left(tampered, config, backbone, change, reason):
+    with pytest.raises(ProjectError, match=re.escape(reason)):
+        merge(tampered(change), config, backbone=backbone)
+
+
+def test_what_another_version_says_of_tune_besides_is_left_out(tampered, config, backbone):
+    assert merge(tampered(edit(tune__more=1)), config, backbone=backbone).met
+
+
 def test_stored_facts_that_are_none_are_named_with_their_line(tampered):
     project = Project(tampered(edit(ingest__facts=1), kind="facts", data=b'{"id": "\x1b[31m"}\n'))
     with pytest.raises(ProjectError, match=r"facts-\w+\.jsonl:1: not a stored fact: ") as caught:
@@ -336,6 +407,21 @@ def test_a_bundle_says_itself_what_is_wrong_with_its_sizes(copied, load, change,
     change_json(copied / "config.json", change)
     with pytest.raises(ValueError, match=re.escape(reason)):
         load(copied, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("memtune"), "holds no memory"),
+        (edit(memtune__bank__more=1), "holds no sound memory: BankSizes unknown"),
+        (edit(memtune=None), "holds no sound memory: memory is None"),
+    ],
+)
+def test_at_the_logits_a_damaged_bundle_is_refused_as_one(copied, change, reason):
+    change_json(copied / "config.json", change)
+    with pytest.raises(ModelError, match=reason) as caught:
+        LogitMemory.load(str(copied))
+    assert "memtune export" in caught.value.hint
 
 
 def test_a_bundle_that_points_outside_is_refused_when_it_is_asked(copied, load, answer):

@@ -46,7 +46,7 @@ class Conflict:
 
 def experts_of(facts: Sequence[Fact], wordings: Wordings, backbone: Backbone) -> list[int]:
     """How many experts each fact takes; raises DataError for those that the model cannot say or has no room for."""
-    room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
+    room = backbone.room
     experts, problems = [], []
     for number, fact in enumerate(facts):
         answer = backbone.prompts.answer(fact.answer)

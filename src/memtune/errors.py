@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["ConfigError", "DataError", "MemtuneError", "ModelError", "ProjectError", "TargetNotMet"]
+__all__ = ["ANEW", "RESTORE", "ConfigError", "DataError", "MemtuneError", "ModelError", "ProjectError", "TargetNotMet"]
 
 PROBLEM_CAP = 20
+# What comes next where a project cannot be read: ingest over it would read it too, and stop at the same place.
+ANEW = "start anew in another directory: memtune ingest FACTS --project DIR"
+RESTORE = f"restore it from a backup, or {ANEW}"
 
 
 class MemtuneError(Exception):

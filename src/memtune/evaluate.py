@@ -72,7 +72,9 @@ def evaluate(
     files, scope = files or QuestionFiles(), scope or Scope()
     project = Project(project_dir)
     model = project.need("model", "memtune ingest FACTS")
-    project.need("tune", "memtune tune")
+    until_loss = project.need("tune", "memtune tune").figure("until_loss")
+    ingested = project.need("ingest", "memtune ingest FACTS")
+    promised = [ingested.figure(name) for name in ("expected_recall", "expected_false_fire")]
     out = out or project_dir
     check_out(out, "eval.json and eval.html")
     backbone = backbone_of(project, backbone, on_event)
@@ -84,7 +86,6 @@ def evaluate(
         beside = run.beside(measures, baseline or Baseline())
     finally:
         run.bench.asker.attachment.detach()
-    ingested = project.need("ingest", "memtune ingest FACTS")
     result = EvalResult(
         project=str(project_dir),
         model=model["name"],
@@ -100,10 +101,10 @@ def evaluate(
         ),
         facts=len(facts),
         learned=int(memory.bank.accepted.sum()),
-        until_loss=project.state["tune"]["until_loss"],
+        until_loss=until_loss,
         threshold=float(memory.router.get_buffer("threshold")),
         measures=measures,
-        promises=promises_of(measures, ingested["expected_recall"], ingested["expected_false_fire"]),
+        promises=promises_of(measures, *promised),
         floors=floors_of(measures, floors or Floors()),
         losses=tuple(float(loss) for loss in memory.bank.loss),
         notes=tuple(run.notes),
@@ -137,7 +138,7 @@ class _Run:
         self.prompts, self.facts = backbone.prompts, facts
         self.config, self.scope, self.on_event = config, scope, on_event
         self.around = Surroundings.of(backbone.prompts, facts, memory.router.reader)
-        self.room = getattr(backbone.model.config, "max_position_embeddings", None) or 1 << 20
+        self.room = backbone.room
         self.bench = Bench(Asker(backbone, memory), facts, scope.longest)
         self.asked: dict[str, list[Case]] = {}
         self.notes: list[str] = []

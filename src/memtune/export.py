@@ -197,7 +197,8 @@ def _ask_in_fresh_process(directory: Path, questions: list[tuple[str, int]], bac
         base = [backbone.checkpoint.location, str(backbone.readout.dtype).removeprefix("torch.")]
     with tempfile.TemporaryDirectory() as modules:
         run = subprocess.run(  # nosec B603  # our own script by our own Python; no shell reads the names
-            [sys.executable, *([] if base else ["-I"]), script, str(directory), *base],
+            # -P: nothing beside the script is imported; torch may be installed for the user alone, which -I would hide.
+            [sys.executable, *([] if base else ["-P"]), script, str(directory), *base],
             input=json.dumps(questions),
             capture_output=True,
             text=True,

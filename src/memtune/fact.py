@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from memtune.errors import ProjectError
+from memtune.errors import RESTORE, ProjectError
 from memtune.located import show
 from memtune.numbered import Numbered
 
@@ -110,4 +110,4 @@ def _stored(line: bytes | bytearray, place: str) -> Fact:
     except (ValueError, TypeError, KeyError, RecursionError):
         pass  # one message for every kind of damage
     shown = show(line.decode("utf-8", "replace").rstrip("\n"))
-    raise ProjectError(f"{place}: not a stored fact: {shown}", hint="run memtune ingest again with the facts")
+    raise ProjectError(f"{place}: not a stored fact: {shown}", hint=RESTORE)

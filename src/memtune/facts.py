@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,40 +46,45 @@ class Asked:
     place: str
 
 
-def read_facts(path: str | Path, *, question_key: str | None = None, answer_key: str | None = None) -> PackedFacts:
-    """The facts of the file in its order (``-`` is standard input); a DataError names every problem in it."""
+def read_facts(
+    path: str | Path, *, command: str = "", question_key: str | None = None, answer_key: str | None = None
+) -> PackedFacts:
+    """The facts of the file in its order (``-`` is standard input); a DataError names every problem in it.
+
+    ``command`` comes next: what is run with the file again once they are mended.
+    """
     keys = Keys(_names(question_key, QUESTION_KEYS), _names(answer_key, ANSWER_KEYS))
-    document = read_rows(path)
+    document = read_rows(path, command=command)
     rows = _usable_rows(document, keys)
     facts = PackedFacts.pack(_fact(fields, f"{document.name}:{line}") for line, fields in rows)
     document.problems.extend(_clashes(_suspects(facts)))
-    _raise_faults(document, f"memtune ingest {shlex.quote(str(path))}")
+    _raise_faults(document)
     return facts
 
 
-def one_fact(question: str, answer: str, id: str | None = None) -> Fact:
-    """A fact that stands in no file, checked like a row of one. Raises DataError."""
+def one_fact(question: str, answer: str, id: str | None = None, *, command: str) -> Fact:
+    """A fact that stands in no file, checked like a row of one. Raises DataError with the help of ``command``."""
     problems: list[str] = []
     row = {"question": question, "answer": answer} | ({"id": id} if id else {})
     fields = row_fields(row, Keys(), problems)
     if problems:
-        raise DataError(problems, hint="memtune facts add --help")
+        raise DataError(problems, hint=f"{command} --help")
     return _fact(fields, "command line")
 
 
-def read_questions(path: str | Path, *, question_key: str | None = None) -> list[str]:
+def read_questions(path: str | Path) -> list[str]:
     """The questions of a fact file, or of a ``.txt`` file with one a line; answers are not needed."""
-    document = read_rows(path, text_lines=True)
-    rows = list(_usable_rows(document, Keys(_names(question_key, QUESTION_KEYS), ())))
-    _raise_faults(document, f"memtune probe --file {shlex.quote(str(path))}")
+    document = read_rows(path, command="memtune probe --file", text_lines=True)
+    rows = list(_usable_rows(document, Keys(answer=())))
+    _raise_faults(document)
     return [fields.question for _, fields in rows]
 
 
 def read_asked(path: str | Path, *, command: str) -> list[Asked]:
     """Questions to measure with, ``.txt`` one a line; a row may name its fact or its answer. ``command`` comes next."""
-    document = read_rows(path, text_lines=True)
+    document = read_rows(path, command=command, text_lines=True)
     rows = list(_usable_rows(document, Keys(needs_answer=False)))
-    _raise_faults(document, f"{command} {shlex.quote(str(path))}")
+    _raise_faults(document)
     return [Asked(f.question, f.answer, f.id, f.paraphrases, f"{document.name}:{line}") for line, f in rows]
 
 
@@ -164,8 +168,9 @@ def _contradictions(line: int, fact: Fact, prompts: dict[str, tuple[int, Fact]])
     return found.values()
 
 
-def _raise_faults(document: Document, command: str) -> None:
+def _raise_faults(document: Document) -> None:
     """Nothing, or a DataError with the faults in the order of their lines. The rows were read before."""
     if document.faults or document.problems:
         faults = sorted([*document.faults, *document.problems], key=lambda fault: fault.line)
-        raise DataError([fault.at(document.name) for fault in faults], hint=f"fix the lines above, then run: {command}")
+        then = f", then run: {document.again}" if document.again else ""
+        raise DataError([fault.at(document.name) for fault in faults], hint=f"fix the lines above{then}")

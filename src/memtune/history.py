@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from memtune.difference import Difference
-from memtune.errors import ProjectError
+from memtune.errors import RESTORE, ProjectError
 from memtune.fact import Fact
+from memtune.located import spelt
 from memtune.project import Project
 
 __all__ = ["Entry", "History"]
@@ -64,9 +65,7 @@ class History:
             self.entries = [_entry(values) for values in _rows(project, "log")]
             self._past = [_Past(values.pop("change"), _fact(values)) for values in _rows(project, "past")]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # lines of another making
-            raise ProjectError(
-                f"{project.root} holds no sound history: {error}", hint="restore it from a backup"
-            ) from error
+            raise ProjectError(f"{project.root} holds no sound history: {error}", hint=RESTORE) from error
 
     def broken(self) -> Entry | None:
         """The first entry that does not stand behind the one it was written after."""
@@ -98,7 +97,7 @@ class History:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         names = (found.added, found.changed, found.removed) if self.entries else ((), (), ())
         above = self.entries[-1].digest if self.entries else ""
-        return Entry(len(self.entries) + 1, at, command, file, len(found.origin), *names, above)
+        return Entry(len(self.entries) + 1, at, command, spelt(file), len(found.origin), *names, above)
 
     def _keep(self, kind: str, lines: list[str]) -> dict[str, Any]:
         data = "".join(f"{line}\n" for line in lines).encode()
@@ -140,10 +139,6 @@ class History:
                     facts.pop(name, None)
                     lost.add(name)
         return list(facts.values()), sorted(lost)
-
-    def texts(self) -> Collection[Fact]:
-        """All that is kept of what facts once said."""
-        return [past.fact for past in self._past]
 
 
 def _moment(time: str) -> datetime:

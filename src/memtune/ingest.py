@@ -6,6 +6,7 @@ little changed the router stays too.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from memtune.additions import changed_memory
 from memtune.backbone import Backbone, load_backbone
+from memtune.checkpoints import lasting_name
 from memtune.config import Config
 from memtune.difference import Difference, difference
 from memtune.errors import ProjectError
@@ -24,9 +26,18 @@ from memtune.facts import read_facts
 from memtune.history import History
 from memtune.making import made_memory
 from memtune.memory.module import Memory
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.routing import RouterReport
-from memtune.store import keep_facts, load_facts, load_memory, memory_record, save_memory, still_confusable
+from memtune.state import made_with
+from memtune.store import (
+    Confusable,
+    keep_facts,
+    load_facts,
+    load_memory,
+    memory_record,
+    save_memory,
+    still_confusable,
+)
 
 __all__ = ["Confusable", "IngestResult", "Preview", "ingest", "preview"]
 
@@ -60,15 +71,6 @@ class IngestResult:
 
 
 @dataclass(frozen=True)
-class Confusable:
-    """Two facts whose questions look most alike to the gate; it mistakes one for the other above the threshold."""
-
-    one: str
-    other: str
-    score: float
-
-
-@dataclass(frozen=True)
 class Preview:
     """What ingest would do: ids of facts, and whether it would make the router anew."""
 
@@ -89,8 +91,8 @@ def preview(
     answer_key: str | None = None,
 ) -> Preview:
     """What ``ingest`` would do with this file; no model is loaded. Raises DataError, ProjectError."""
-    facts = read_facts(path, question_key=question_key, answer_key=answer_key)
-    project = Project(project_dir)
+    facts = _facts_of(path, project_dir, question_key, answer_key)
+    project, config = Project(project_dir), _lasting(config)
     found = difference(_before(project), facts)
     kept = not rebuild and _router_stays(project, found, config)
     return Preview(found.added, found.changed, found.removed, found.untouched, not kept)
@@ -113,16 +115,18 @@ def ingest(
 
     Raises DataError (every problem of the file at once), ModelError, ProjectError.
     """
-    facts = read_facts(path, question_key=question_key, answer_key=answer_key)
-    project = Project(project_dir)
+    facts = _facts_of(path, project_dir, question_key, answer_key)
+    project, config = Project(project_dir), _lasting(config)
+    project.check_writable()
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     found = difference(_before(project), facts)
-    same_model = project.exists and project.state["model"]["fingerprint"] == backbone.fingerprint
+    same_model = project.exists and project.need("model", "memtune ingest FACTS")["fingerprint"] == backbone.fingerprint
     if not rebuild and same_model and _router_stays(project, found, config):
         on_event(Note(f"{len(found)} of {len(facts)} facts are not what they were; the router stays"))
         memory, _ = changed_memory(load_memory(project), facts, found, backbone, on_event)
         result = _with_old_router(project, facts, memory, found, backbone)
-        made = project.state["router"] | {"changed": project.state["router"]["changed"] + len(found)}
+        before = project.need("router", "memtune ingest FACTS")
+        made = before | {"changed": before["changed"] + len(found)}
     else:
         memory, report = made_memory(facts, backbone, config, on_event)
         kept = _carry_over(project, found, memory) if same_model else 0
@@ -137,18 +141,30 @@ def ingest(
     return result
 
 
+def _facts_of(path: str | Path, project_dir: Path, question_key: str | None, answer_key: str | None) -> PackedFacts:
+    """A problem of the file ends with the same command, in which these options decide what is read and replaced."""
+    keys = {"--question-key": question_key, "--answer-key": answer_key}
+    named = "".join(f" {option} {shlex.quote(key)}" for option, key in keys.items() if key is not None)
+    command = f"memtune ingest{in_project(project_dir)}{named}"
+    return read_facts(path, command=command, question_key=question_key, answer_key=answer_key)
+
+
+def _lasting(config: Config) -> Config:
+    """What is kept of these settings is read again from other directories."""
+    return config.with_flags(model=lasting_name(config.model))
+
+
 def _before(project: Project) -> PackedFacts:
     return load_facts(project) if project.exists else PackedFacts(b"")
 
 
 def _router_stays(project: Project, found: Difference, config: Config) -> bool:
     """Whether so little has changed since the router was made, settings included, that it would become the same."""
-    made, state = project.state.get("router"), project.state
-    if not made or made["false_fire"] != config.false_fire or state["seed"] != config.seed:
+    was = made_with(project.state)
+    if any(was.get(name) != getattr(config, name) for name in ("model", "seed", "rows", "false_fire")):
         return False
-    if state["memory"]["bank"]["rows"] != config.rows or state["model"]["name"] != config.model:
-        return False
-    return bool(len(found)) and made["changed"] + len(found) <= LITTLE * made["facts"]
+    made = project.need("router", "memtune ingest FACTS")
+    return bool(made["changed"] + len(found) <= LITTLE * made["facts"])
 
 
 def _carry_over(project: Project, found: Difference, memory: Memory) -> int:
@@ -182,10 +198,13 @@ def _with_old_router(
     """Of the router it says what was said when it was made."""
     record = project.need("ingest", "memtune ingest FACTS")
     promised = {name: record[name] for name in ("threshold", "expected_recall", "expected_false_fire")}
-    pairs = tuple(Confusable(**pair) for pair in still_confusable(project, facts))
     kept = int(memory.bank.accepted.sum())
     return IngestResult(
-        **_counts(facts, memory, found, backbone), **promised, kept=kept, rebuilt=False, confusable=pairs
+        **_counts(facts, memory, found, backbone),
+        **promised,
+        kept=kept,
+        rebuilt=False,
+        confusable=still_confusable(project, facts),
     )
 
 

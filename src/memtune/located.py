@@ -27,8 +27,9 @@ __all__ = [
     "jsonl_rows",
     "lines_of",
     "show",
+    "spelt",
+    "yaml_rows",
 ]
-__all__ += ["yaml_rows"]
 
 PARAPHRASE_KEYS = ("paraphrases", "rephrases", "rephrase")
 CHAT_KEYS = ("messages", "conversations")
@@ -87,6 +88,11 @@ def show(value: object) -> str:
     """The value in Python's notation, at most 60 characters of it: what cannot be printed is escaped."""
     text = _REPR.repr(list(value) if isinstance(value, list) else value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def spelt(name: object) -> str:
+    """The name of a file as text: bytes of it that are no UTF-8 are escaped, so that it can be written anywhere."""
+    return str(name).encode(errors="backslashreplace").decode()
 
 
 def _repeated_key(line: int, key: str) -> LineError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -95,15 +96,20 @@ class LogitMemory:
 
 
 def _memory(bundle: str) -> Memory:
+    """Raises ModelError where there is none, or it is damaged."""
+    hint = "memtune export my-model writes a bundle, which does"
     try:
         config, tensors = (Path(str(cached_file(bundle, name))) for name in ("config.json", MEMORY_FILE))
-    except OSError as error:
+        entries = json.loads(config.read_text(encoding="utf-8"))["memtune"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{bundle} holds no memory", hint=hint) from error
+    try:
+        named = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(tensors).items()}
+        return Memory.of(MemoryConfig.from_dict(entries), named)
+    except (ValueError, SafetensorError) as error:
         raise ModelError(
-            f"{bundle} holds no memory", hint="memtune export my-model writes a bundle, which does"
+            f"{bundle} holds no sound memory: {error}", hint="export it again: memtune export OUT"
         ) from error
-    entries = json.loads(config.read_text(encoding="utf-8"))["memtune"]
-    named = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(tensors).items()}
-    return Memory.of(MemoryConfig.from_dict(entries), named)
 
 
 def early_backbone(location: str, layers: int) -> Any:

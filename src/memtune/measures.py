@@ -34,9 +34,9 @@ class Case:
         """The question in a fresh conversation."""
         return cls(question, (said_by("user", question.strip()),), fact, expected)
 
-    def among(self, turns: Turns, question: str = "") -> Case:
-        """The same case in another conversation, perhaps in other words."""
-        return Case(question or self.question, tuple(turns), self.fact, self.expected)
+    def among(self, turns: Turns) -> Case:
+        """The same case in another conversation."""
+        return Case(self.question, tuple(turns), self.fact, self.expected)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.events import Note, OnEvent, ignore
 from memtune.project import Project
 from memtune.shards import Origin, complete, kept_shards, take_over
+from memtune.state import Record
 from memtune.store import backbone_of
 from memtune.teaching import FailedFact
 from memtune.tune import TuneResult, Tuning
@@ -28,7 +29,7 @@ def merge(
     """
     project = Project(project_dir)
     origin = Origin.of(project, config)
-    tuned = project.state.get("tune")
+    tuned = project.need("tune", "memtune tune") if project.state.get("tune") else None
     if tuned and _settled(tuned, config) and not kept_shards(project):
         on_event(Note("no shards are here: the memory stays as it was left"))
         return _as_recorded(tuned)
@@ -44,11 +45,12 @@ def merge(
         return run.finish()
 
 
-def _settled(record: dict[str, Any], config: Config) -> bool:
+def _settled(record: Record, config: Config) -> bool:
     """Whether every fact was tried, at this target or a tighter one."""
-    return not record["interrupted"] and record["until_loss"] <= config.until_loss
+    return not record["interrupted"] and record.figure("until_loss") <= config.until_loss
 
 
-def _as_recorded(record: dict[str, Any]) -> TuneResult:
-    failed = tuple(FailedFact(**one) for one in record["failed"])
-    return TuneResult(**record | {"failed": failed, "known": tuple(record.get("known", ()))})
+def _as_recorded(record: Record) -> TuneResult:
+    """What another version says besides is left out."""
+    said = {one.name: record[one.name] for one in fields(TuneResult) if one.name in record or one.default is MISSING}
+    return TuneResult(**said | {"failed": record.each("failed", FailedFact), "known": tuple(record.get("known", ()))})

@@ -13,21 +13,34 @@ import math
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from memtune.errors import ProjectError
+from memtune.errors import ANEW, RESTORE, ProjectError
+from memtune.located import spelt
 from memtune.state import Record, check_state
 
-__all__ = ["PROJECT", "PROJECT_ENV", "REPORTS", "Project", "finite", "in_project", "intact", "write_beside"]
+__all__ = [
+    "PROJECT",
+    "PROJECT_ENV",
+    "REPORTS",
+    "Project",
+    "check_writable",
+    "finite",
+    "in_project",
+    "intact",
+    "write_beside",
+]
 
 PROJECT = Path(".memtune")  # unless the command, or else the environment, names another
 PROJECT_ENV = "MEMTUNE_PROJECT"
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
+INGESTED = ("model", "ingest", "memory", "router")  # the records that every project has
 NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
 _OWN = re.compile(rf"\w+-[0-9a-f]{{{NAME_DIGITS}}}\.\w+|\..+\.\d+\.tmp|\.tmp\w{{6}}")
@@ -45,6 +58,19 @@ def write_beside(path: Path, data: bytes) -> None:
     with _temporary(path) as temporary:
         temporary.write_bytes(data)
         _rename(temporary, path)
+
+
+def check_writable(directory: Path) -> None:
+    """Raises OSError where no file can be made in ``directory``; one that is not there yet is made only to see that."""
+    missing = [place for place in (directory, *directory.parents) if not place.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager
@@ -104,6 +130,8 @@ class Project:
     """One project directory and its last finished state."""
 
     def __init__(self, root: Path) -> None:
+        if spelt(root) != str(root):
+            raise ProjectError(f"{spelt(root)} is not UTF-8: safetensors opens no such path", hint="use --project DIR")
         self.root = root
         self.state = self._read_state()
 
@@ -111,11 +139,13 @@ class Project:
     def exists(self) -> bool:
         return bool(self.state)
 
-    def need(self, stage: str, command: str) -> dict[str, Any]:
+    def need(self, stage: str, command: str) -> Record:
         """The record that ``stage`` left. Raises ProjectError with the command that makes it."""
         record = self.state.get(stage)
         if not isinstance(record, dict):
-            raise ProjectError(f"{self.root} holds no finished {stage}", hint=f"run first: {command}")
+            lost = self.exists and stage in INGESTED
+            hint = RESTORE if lost else f"run first: {command}"
+            raise ProjectError(f"{self.root} holds no finished {stage}", hint=hint)
         return Record(record, f"{self.root / STATE}: {stage}")
 
     def _read_state(self) -> dict[str, Any]:
@@ -125,21 +155,17 @@ class Project:
         try:
             state: Any = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise ProjectError(
-                f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
-            ) from error
+            raise ProjectError(f"{path} is damaged: {error}", hint=RESTORE) from error
         written = state.get("format") if isinstance(state, dict) else None
         if written != FORMAT:
             raise ProjectError(
                 f"{self.root} was written by another version of memtune (format {written!r}, not {FORMAT})",
-                hint="run with a new --project DIR: memtune ingest FACTS",
+                hint=ANEW,
             )
         try:
             check_state(state)
         except ValueError as error:
-            raise ProjectError(
-                f"{path} is damaged: {error}", hint="run with a new --project DIR: memtune ingest FACTS"
-            ) from error
+            raise ProjectError(f"{path} is damaged: {error}", hint=RESTORE) from error
         return dict(state)
 
     @contextmanager
@@ -156,12 +182,22 @@ class Project:
                 f"{self.root} is in use by another memtune command", hint="wait for it to end, or use --project DIR"
             ) from None
         except OSError as error:
-            raise ProjectError(f"{self.root} cannot be written: {error.strerror}", hint="use --project DIR") from error
+            raise self._unwritable(error) from error
         try:
             self.state = self._read_state()
             yield
         finally:
             lock.release()
+
+    def check_writable(self) -> None:
+        """Before any work is done. Raises ProjectError where its result could not be kept."""
+        try:
+            check_writable(self.root)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ProjectError:
+        return ProjectError(f"{self.root} cannot be written: {error.strerror}", hint="use --project DIR")
 
     def keep(self, kind: str, suffix: str, write: Callable[[Path], object]) -> dict[str, Any]:
         """The file that ``write`` makes, named by its content; returns the record for ``commit``.
@@ -187,7 +223,7 @@ class Project:
         """
         state = {**self.state, **records, "format": FORMAT}
         state["files"] = {**self.state.get("files", {}), **files}
-        write_beside(self.root / STATE, json.dumps(state, indent=1, ensure_ascii=False).encode())
+        write_beside(self.root / STATE, json.dumps(state, indent=1).encode())
         self.state = state
         if files:
             self._remove_unnamed(erase)
@@ -203,15 +239,18 @@ class Project:
 
     def path(self, kind: str) -> Path:
         """The checked file of ``kind``. Raises ProjectError if it is missing or its bytes have changed."""
-        record = self.state.get("files", {}).get(kind)
-        if record is None:
-            raise ProjectError(f"{self.root} holds no {kind}", hint="run first: memtune ingest FACTS")
+        record = self.file(kind)
         path = self.root / str(record["name"])
         if not path.is_file():
-            raise ProjectError(f"{path} is missing", hint="restore it from a backup, or run: memtune ingest FACTS")
+            raise ProjectError(f"{path} is missing", hint=RESTORE)
         if _sha256(path) != record["sha256"]:
-            raise ProjectError(
-                f"{path} is damaged: its SHA-256 is not the one it was written with",
-                hint="restore it from a backup, or run: memtune ingest FACTS",
-            )
+            raise ProjectError(f"{path} is damaged: its SHA-256 is not the one it was written with", hint=RESTORE)
         return path
+
+    def file(self, kind: str) -> dict[str, Any]:
+        """What the state says of the file of ``kind``. Raises ProjectError where it names none."""
+        record: dict[str, Any] | None = self.state.get("files", {}).get(kind)
+        if record is None:
+            hint = RESTORE if self.exists else "run first: memtune ingest FACTS"
+            raise ProjectError(f"{self.root} holds no {kind}", hint=hint)
+        return record

@@ -28,6 +28,7 @@ from memtune.located import (
     jsonl_rows,
     lines_of,
     show,
+    spelt,
     yaml_rows,
 )
 from memtune.tables import is_table, table_rows
@@ -40,21 +41,18 @@ ENDINGS = ".jsonl, .json, .csv, .tsv or .yaml"
 _YAML_HEAD = re.compile(r"-\s|---|#|%YAML|[\w-]+:\s")
 _CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # an open file of the text would take four times its room
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_SHEET = "save the sheet as CSV UTF-8, then: memtune ingest {csv}"
-_REFUSED = {
-    ".xlsx": _SHEET,
-    ".xls": _SHEET,
-}
+_SHEETS = (".xlsx", ".xls")
 
 
 class Document:
     """A file whose rows are read one by one: ``faults`` and ``header`` are whole when the last row was.
 
     ``faults``: every place where the file cannot be read. ``problems``: what its reader finds wrong with single rows.
+    ``again``: the command that reads it once more, where the caller named one.
     """
 
-    def __init__(self, name: str, items: Items, faults: list[LineError]) -> None:
-        self.name, self.faults = name, faults
+    def __init__(self, name: str, items: Items, faults: list[LineError], again: str = "") -> None:
+        self.name, self.faults, self.again = name, faults, again
         self.problems: list[LineError] = []
         self.header: Header | None = None
         self._items = items
@@ -75,23 +73,27 @@ class Document:
             self.faults.append(LineError(0, TOO_DEEP))
 
 
-def read_rows(path: str | Path, *, text_lines: bool = False) -> Document:
-    """Everything the file or table holds; with ``text_lines`` each line of a ``.txt`` file is a row of text."""
+def read_rows(path: str | Path, *, command: str = "", text_lines: bool = False) -> Document:
+    """Everything the file or table holds; with ``text_lines`` each line of a ``.txt`` file is a row of text.
+
+    ``command`` comes next, with the file behind it, once what is wrong with the file is mended.
+    """
     path = Path(path)
-    name = STDIN if str(path) == "-" else str(path).encode(errors="backslashreplace").decode()
+    name = _name_of(path)
+    again = _again(command, path)
     if is_table(str(path)):
-        return Document(name, table_rows(str(path)), [])
+        return Document(name, table_rows(str(path)), [], again)
     faults: list[LineError] = []
-    text = _decode(_read_bytes(path, name), faults)
+    text = _decode(_read_bytes(path, name, command), faults)
     suffix = path.suffix.lower()
     reader = _text_rows if text_lines and suffix == ".txt" else _READERS.get(suffix, _sniffed_rows)
-    return Document(name, reader(text), faults)
+    return Document(name, reader(text), faults, again)
 
 
 def read_text(path: str | Path) -> str:
     """The whole file as one text, whatever its name ends in; ``-`` is standard input. Raises DataError."""
     path = Path(path)
-    name = STDIN if str(path) == "-" else str(path).encode(errors="backslashreplace").decode()
+    name = _name_of(path)
     faults: list[LineError] = []
     try:
         text = _decode(_read_bytes(path, name), faults)
@@ -102,11 +104,20 @@ def read_text(path: str | Path) -> str:
     return text
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
+def _name_of(path: Path) -> str:
+    return STDIN if str(path) == "-" else spelt(path)
+
+
+def _again(command: str, path: Path) -> str:
+    return f"{command} {shlex.quote(str(path))}" if command else ""
+
+
+def _read_bytes(path: Path, name: str, command: str = "") -> bytes:
     """The content of the file; a file that can hold no facts is a DataError that says what to do."""
     suffix = path.suffix.lower()
-    if suffix in _REFUSED:
-        hint = _REFUSED[suffix].format(csv=shlex.quote(str(path.with_suffix(".csv"))))
+    if suffix in _SHEETS:
+        again = _again(command, path.with_suffix(".csv"))
+        hint = "save the sheet as CSV UTF-8" + (f", then: {again}" if again else "")
         raise DataError([f"{name}: {suffix} files are not read"], hint=hint)
     try:
         data = _stdin() if name == STDIN else path.read_bytes()

@@ -17,7 +17,7 @@ from memtune.baseline import BaselineResult
 from memtune.errors import ConfigError, ProjectError
 from memtune.measures import Measure, wilson
 from memtune.page import render
-from memtune.project import REPORTS, finite, write_beside
+from memtune.project import REPORTS, check_writable, finite, write_beside
 
 __all__ = [
     "EvalResult",
@@ -200,8 +200,11 @@ def as_json(record: Mapping[str, Any]) -> str:
 
 def check_out(out: Path, files: str) -> None:
     """Before anything is measured. Raises ConfigError where ``files`` cannot be written."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is no directory", hint=f"--out takes a directory for {files}")
+    try:
+        check_writable(out)
+    except OSError as error:
+        reason = "is no directory" if isinstance(error, FileExistsError) else f"cannot be written: {error.strerror}"
+        raise ConfigError(f"{out} {reason}", hint=f"--out takes a directory for {files}") from error
 
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:

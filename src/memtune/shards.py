@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from memtune.config import Config
+from memtune.config import Config, target_option
 from memtune.errors import ConfigError, ProjectError
 from memtune.memory.bank import Bank
-from memtune.project import Project, intact
+from memtune.project import Project, in_project, intact
 from memtune.store import save_tensors
 
 __all__ = ["Kept", "Origin", "Shard", "complete", "keep_shard", "kept_shards", "take_over"]
@@ -93,7 +93,7 @@ class Origin:
     @classmethod
     def of(cls, project: Project, config: Config) -> Origin:
         model = project.need("model", "memtune ingest FACTS")
-        files = {kind: project.state["files"][kind]["sha256"] for kind in ("facts", "router", "bank")}
+        files = {kind: project.file(kind)["sha256"] for kind in ("facts", "router", "bank")}
         return cls(model["fingerprint"], **files, until_loss=config.until_loss)
 
     def differs(self, other: Origin) -> str:
@@ -158,22 +158,38 @@ def _read(path: Path) -> Kept | None:
         if not intact(path):
             return None
         with safe_open(path, framework="pt") as file:
-            entries: dict[str, Any] = json.loads(file.metadata()[HEADER])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        return None  # it is written again, or was removed meanwhile
-    reasons = {int(number): reason for number, reason in entries.pop("reasons").items()}
-    shard, origin = Shard(**entries.pop("shard")), Origin(**entries.pop("origin"))
-    return Kept(shard, origin, reasons=reasons, path=path, **entries)
+            return _kept(json.loads(file.metadata()[HEADER]), path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # it is of another version and written again, or was removed meanwhile
+
+
+def _kept(entries: dict[str, Any], path: Path) -> Kept:
+    """Raises KeyError, TypeError, ValueError or AttributeError where ``keep_shard`` wrote no such header."""
+    shard = {name: int(number) for name, number in entries["shard"].items()}
+    kinds = {"until_loss": float}
+    origin: dict[str, Any] = {name: kinds.get(name, str)(value) for name, value in entries["origin"].items()}
+    counts = {name: int(entries[name]) for name in ("facts", "learned", "chunks", "done")}
+    return Kept(
+        Shard(**shard),
+        Origin(**origin),
+        **counts,
+        seconds=float(entries["seconds"]),
+        reasons={int(number): str(reason) for number, reason in entries["reasons"].items()},
+        path=path,
+    )
 
 
 def take_over(bank: Bank, kept: Kept, facts: Sequence[int]) -> None:
     """What the shard knows of its facts, those numbered ``facts``, is known in ``bank``. Raises ProjectError."""
     numbers = torch.tensor(facts, dtype=torch.int64)
-    part, expected = bank.holding(load_file(kept.path)), bank.take(numbers).cpu()
+    expected, columns = bank.take(numbers).cpu().state_dict(), load_file(kept.path)
     same = ("ids", "id_offsets", "offsets")
-    if not all(torch.equal(getattr(part, name), getattr(expected, name)) for name in same):
-        raise ProjectError(f"{kept.path} holds other facts than shard {kept.shard}", hint=_again(kept.shard))
-    bank.put_back(numbers, part)
+    if columns.keys() != expected.keys() or not all(torch.equal(columns[name], expected[name]) for name in same):
+        raise ProjectError(
+            f"{kept.path} holds other facts than shard {kept.shard}",
+            hint=_again(kept.shard, kept.origin, kept.path.parent),
+        )
+    bank.put_back(numbers, bank.holding(columns))
 
 
 def complete(project: Project, origin: Origin) -> list[Kept]:
@@ -189,7 +205,9 @@ def complete(project: Project, origin: Origin) -> list[Kept]:
         raise _incomplete([kept for kept in mine if kept.shard.of == counts[-1]])
     if found:
         other = found[0].origin.differs(origin)
-        raise ProjectError(f"the shards in {project.root} were fitted for {other}", hint=_again(found[0].shard))
+        raise ProjectError(
+            f"the shards in {project.root} were fitted for {other}", hint=_again(found[0].shard, origin, project.root)
+        )
     raise ProjectError(f"{project.root} holds no shards", hint="memtune plan --shards N says how to make them")
 
 
@@ -202,8 +220,8 @@ def _incomplete(found: Sequence[Kept]) -> ProjectError:
         plural = ("s", "are") if len(missing) > 1 else ("", "is")
         said.insert(0, f"shard{plural[0]} {', '.join(map(str, missing))} of {of} {plural[1]} missing")
     first = min([*missing, *(kept.shard.number for kept in open_)])
-    return ProjectError("; ".join(said), hint=_again(Shard(of, first)))
+    return ProjectError("; ".join(said), hint=_again(Shard(of, first), found[0].origin, found[0].path.parent))
 
 
-def _again(shard: Shard) -> str:
-    return f"run: memtune tune --shard {shard}"
+def _again(shard: Shard, origin: Origin, project: Path) -> str:
+    return f"run: memtune tune --shard {shard}{in_project(project)}{target_option(origin.until_loss)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memtune.backbone import Backbone, load_backbone
-from memtune.errors import ProjectError
+from memtune.errors import RESTORE, ProjectError
 from memtune.events import OnEvent
 from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
@@ -20,6 +21,7 @@ from memtune.memory.module import Memory, MemoryConfig
 from memtune.project import Project
 
 __all__ = [
+    "Confusable",
     "backbone_of",
     "bytes_of",
     "check_backbone",
@@ -35,6 +37,15 @@ __all__ = [
 
 
 BANK = "bank."  # what the names of its tensors begin with
+
+
+@dataclass(frozen=True)
+class Confusable:
+    """Two facts whose questions look most alike to the gate; it mistakes one for the other above the threshold."""
+
+    one: str
+    other: str
+    score: float
 
 
 def save_memory(project: Project, memory: Memory) -> dict[str, dict[str, Any]]:
@@ -76,7 +87,7 @@ def load_memory(project: Project) -> Memory:
     except (ValueError, SafetensorError) as error:
         raise ProjectError(
             f"{project.root} holds no sound memory ({', '.join(path.name for path in paths.values())}): {error}",
-            hint="restore it from a backup, or run: memtune ingest FACTS",
+            hint=RESTORE,
         ) from error
 
 
@@ -121,15 +132,15 @@ def memory_record(memory: Memory) -> dict[str, int]:
     }
 
 
-def still_confusable(project: Project, facts: PackedFacts) -> list[dict[str, Any]]:
-    """The pairs of questions that ingest found to be most alike, as far as ``facts`` still ask both of them."""
-    pairs = project.need("ingest", "memtune ingest FACTS")["confusable"]
-    return [pair for pair in pairs if facts.asked_as(pair["one"]) and facts.asked_as(pair["other"])]
+def still_confusable(project: Project, facts: PackedFacts) -> tuple[Confusable, ...]:
+    """What ingest found to be most alike, as far as ``facts`` still ask both questions."""
+    pairs = project.need("ingest", "memtune ingest FACTS").each("confusable", Confusable)
+    return tuple(pair for pair in pairs if facts.asked_as(pair.one) and facts.asked_as(pair.other))
 
 
 def load_facts(project: Project) -> PackedFacts:
     path = project.path("facts")
     facts = PackedFacts(path.read_bytes(), path.name)
     if len(facts) != project.need("ingest", "memtune ingest FACTS")["facts"]:
-        raise ProjectError(f"{project.root} holds other facts than were ingested", hint="run: memtune ingest FACTS")
+        raise ProjectError(f"{project.root} holds other facts than were ingested", hint=RESTORE)
     return facts

@@ -20,7 +20,7 @@ __all__ = ["is_table", "table_rows"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _EXPECTED = "give a parquet file, the directory of a dataset, or an id on the hub such as org/name"
-_INSTALL = "python -m pip install 'memtune[datasets]'"
+_INSTALL = "python -m pip install 'datasets>=3'"
 
 
 def is_table(name: str) -> bool:

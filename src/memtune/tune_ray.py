@@ -52,7 +52,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("Ray is not installed", hint='python -m pip install "memtune[ray]"') from error
+        raise ConfigError("Ray is not installed", hint="python -m pip install 'ray>=2.40'") from error
     return ray
 
 

@@ -14,7 +14,7 @@ from typer.models import CommandInfo
 
 from memtune import __version__, ui
 from memtune.cli import capacity, detect, facts, job, know, measure, score, tuning
-from memtune.cli.shared import app
+from memtune.cli.shared import app, help_if_bare
 
 __all__ = ["app", "main"]
 
@@ -59,6 +59,4 @@ def root(
     ] = False,
 ) -> None:
     """Teach a language-model checkpoint a file of facts: exact answers, nothing else changed."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(2)
+    help_if_bare(context)

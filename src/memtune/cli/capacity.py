@@ -9,7 +9,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -23,6 +22,7 @@ from memtune.cli.shared import (
     settings_of,
 )
 from memtune.errors import ConfigError, TargetNotMet
+from memtune.project import PROJECT
 
 if TYPE_CHECKING:
     from memtune.evidence.storage.capacity import Control

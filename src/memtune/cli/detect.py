@@ -8,7 +8,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -19,6 +18,7 @@ from memtune.cli.shared import (
     conversation,
     settings_of,
 )
+from memtune.project import PROJECT
 
 
 @app.command(epilog="\b\nExamples:\n  memtune detect questions.jsonl\n  memtune detect questions.jsonl --json")

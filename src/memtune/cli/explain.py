@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from memtune import ui
+from memtune.cli.shared import check_text
 from memtune.errors import MemtuneError
 
 ExplainOption = Annotated[
@@ -37,6 +38,7 @@ class Explaining:
 
     def check(self, explain: bool, file: str | None) -> None:
         """Raises MemtuneError for options that mean nothing without one another, before any work is done."""
+        check_text(self.answer or "", "--answer")
         for option, given in (("--answer", self.answer), ("--trace", self.trace or None), ("--html", self.html)):
             if given is not None and not explain:
                 raise MemtuneError(f"{option} belongs to --explain", hint="memtune probe QUESTION --explain")

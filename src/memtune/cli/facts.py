@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace as with_text
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,20 +13,22 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
     QuietOption,
     app,
     check_stdin,
+    check_text,
     conversation,
     failed_list,
-    in_project,
+    help_if_bare,
     listed,
     settings_of,
+    with_options,
 )
 from memtune.errors import MemtuneError, TargetNotMet
+from memtune.project import PROJECT, in_project
 
 if TYPE_CHECKING:
     from memtune.audit import AuditResult
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 facts_app = typer.Typer(
     rich_markup_mode=None,
-    no_args_is_help=True,
     epilog="\b\nExamples:\n  memtune facts list\n  memtune facts add --question 'Who runs the quay?' "
     "--answer 'Ann Brock.'\n  memtune facts update --id quay --answer 'Ben Ode.'\n  memtune facts forget quay",
 )
@@ -60,6 +61,11 @@ KeepOption = Annotated[
 ]
 
 
+@facts_app.callback(invoke_without_command=True)
+def bare(context: typer.Context) -> None:
+    help_if_bare(context)
+
+
 @facts_app.command("list", epilog="\b\nExample:\n  memtune facts list --json")
 def list_facts(project: ProjectOption = PROJECT, as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Every fact with its id, and whether it is learned."""
@@ -79,6 +85,7 @@ def show(
 ) -> None:
     """All that is known of some facts: wordings, answer, source, loss."""
     with conversation(as_json, quiet) as shown:
+        check_ids(ids)
         from memtune.listing import list_facts as run
 
         shown.show(run(project, ids=ids), ui.facts_view)
@@ -143,11 +150,12 @@ def add(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
-        new = _given(facts, id, question, answer)
+        new = _given(facts, id, question, answer, f"memtune facts add{in_project(project)}")
         from memtune.change import add as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
-        _tell(shown, ruled(new, project, settings, file=facts or ""), project)
+        result = ruled(new, project, settings, file=facts or "")
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @facts_app.command(
@@ -168,11 +176,13 @@ def update(
     """Change what some facts say, by their ids, and nothing else."""
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
-        new = _given(facts, id, question, answer) if facts else [_changed(project, id, question, answer)]
+        command = f"memtune facts update{in_project(project)}"
+        new = _given(facts, id, question, answer, command) if facts else [_changed(project, id, question, answer)]
         from memtune.change import update as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
-        _tell(shown, ruled(new, project, settings, file=facts or ""), project)
+        result = ruled(new, project, settings, file=facts or "")
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @facts_app.command(epilog="\b\nExample:\n  memtune facts forget curlew3-warranty")
@@ -189,9 +199,11 @@ def forget(
     """
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
+        check_ids(ids)
         from memtune.change import forget as run
 
-        _tell(shown, run(ids, project, settings, on_event=shown.on_event), project)
+        result = run(ids, project, settings, on_event=shown.on_event)
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @facts_app.command(epilog="\b\nExamples:\n  memtune facts rollback 3\n  memtune facts rollback 2026-11-25T18:30")
@@ -207,7 +219,8 @@ def rollback(
         settings = settings_of(shown, config)
         from memtune.change import rollback as run
 
-        _tell(shown, run(moment, project, settings, on_event=shown.on_event), project)
+        result = run(moment, project, settings, on_event=shown.on_event)
+        _tell(shown, result, project, with_options(project, config, settings))
 
 
 @app.command(
@@ -232,6 +245,8 @@ def audit(
     should be.
     """
     with conversation(as_json, quiet) as shown:
+        for text in absent or ():
+            check_text(text, "--absent")
         from memtune.audit import audit as run
 
         result = run(project, since=since, absent=absent or ())
@@ -265,36 +280,42 @@ def _mended(result: AuditResult, project: Path) -> Iterator[str]:
     yield from exports_again(Project(project), places)
 
 
-def _given(file: str | None, id: str | None, question: str | None, answer: str | None) -> Sequence[Fact]:
-    """The facts of the file, or the one that the options say."""
+def check_ids(ids: Sequence[str]) -> None:
+    for id in ids:
+        check_text(id, "the id")
+
+
+def _given(file: str | None, id: str | None, question: str | None, answer: str | None, command: str) -> Sequence[Fact]:
+    """The facts of the file, or the one that the options say. ``command`` was given them."""
     from memtune.facts import one_fact, read_facts
 
     if file is not None and (id or question or answer) is None:
         check_stdin(file)
-        return read_facts(file)
+        return read_facts(file, command=command)
     if file is None and question and answer:
-        return [one_fact(question, answer, id)]
-    raise MemtuneError("either FACTS, or --question and --answer", hint="memtune facts add --help")
+        return [one_fact(question, answer, id, command=command)]
+    raise MemtuneError("either FACTS, or --question and --answer", hint=f"{command} --help")
 
 
 def _changed(project: Path, id: str | None, question: str | None, answer: str | None) -> Fact:
     """The fact with this id, with what the options say in place of what it says."""
     if not id or not (question or answer):
         raise MemtuneError("either FACTS, or --id with --question or --answer", hint="memtune facts update --help")
+    check_ids([id])
     from memtune.facts import one_fact
     from memtune.listing import fact_of
 
     before = fact_of(project, id)
-    now = one_fact(question or before.question, answer or before.answer, id)
-    return with_text(now, paraphrases=before.paraphrases)
+    now = one_fact(question or before.question, answer or before.answer, id, command="memtune facts update")
+    return replace(now, paraphrases=before.paraphrases)
 
 
-def _tell(shown: ui.Ui, result: ChangeResult, project: Path) -> None:
+def _tell(shown: ui.Ui, result: ChangeResult, project: Path, options: str) -> None:
     from memtune.exported import exports_again
     from memtune.project import Project
 
     shown.show(result, ui.change_view, *exports_again(Project(project), result.stale))
     if result.failed:
-        raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{in_project(project)}")
+        raise TargetNotMet(failed_list(result.failed, result.facts), hint=f"memtune tune{options}")
     if result.lost:
         raise TargetNotMet(f"{len(result.lost)} facts were forgotten and cannot come back:\n{listed(result.lost)}")

@@ -12,7 +12,6 @@ from memtune import ui
 from memtune.cli.explain import AnswerOption, Explaining, ExplainOption, HtmlOption, StrideOption, TraceOption
 from memtune.cli.guard import GuardOption, guarded
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -22,12 +21,13 @@ from memtune.cli.shared import (
     check_stdin,
     check_text,
     conversation,
-    in_project,
     listed,
     settings_of,
+    with_options,
 )
 from memtune.config import Config
 from memtune.errors import MemtuneError, TargetNotMet
+from memtune.project import PROJECT
 
 
 @app.command(
@@ -42,7 +42,7 @@ def ingest(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help=f"Checkpoint directory, hub id, GGUF file or built-in name. [default: {Config.model}]",
+            help=f"Checkpoint directory, hub id, GGUF file or built-in name. [default: as before, or {Config.model}]",
         ),
     ] = None,
     false_fire: Annotated[
@@ -75,11 +75,12 @@ def ingest(
     """Read and check a file of facts and build its router.
 
     Over a project that holds facts already it does the difference: what was tuned before and did not change stays
-    tuned, and where little changed the router stays too.
+    tuned, and where little changed the router stays too. Model and settings are as before where they are not given.
     """
     with conversation(as_json, quiet) as shown:
         machine = {"device": device, "dtype": dtype}
-        settings = settings_of(shown, config, model=model, false_fire=false_fire, seed=seed, rows=rows, **machine)
+        flags = {"model": model, "false_fire": false_fire, "seed": seed, "rows": rows, **machine}
+        settings = settings_of(shown, config, project=project, **flags)
         check_stdin(facts)
         from memtune.ingest import ingest as run
         from memtune.ingest import preview
@@ -97,7 +98,7 @@ def ingest(
             answer_key=answer_key,
             on_event=shown.on_event,
         )
-        shown.show(result, ui.ingest_view, f"memtune tune{in_project(project)}")
+        shown.show(result, ui.ingest_view, f"memtune tune{with_options(project, config, settings)}")
 
 
 @app.command(
@@ -172,7 +173,8 @@ def export(
     takes its place.
     """
     with conversation(as_json, quiet) as shown:
-        settings_of(shown, config)
+        settings = settings_of(shown, config)
+        check_text(str(out), "OUT")
         from memtune.export import export as run
 
         result = run(project, out, format=format, link=link, replace=replace, on_event=shown.on_event)
@@ -182,9 +184,8 @@ def export(
         shown.show(result, ui.export_view, *([load] if result.met else []))
         if not result.met:
             lost = f"{len(result.lost):,} of {result.asked:,} facts are not answered exactly by the {format}"
-            raise TargetNotMet(
-                f"{lost}:\n{listed(result.lost)}", hint=f"memtune tune --verify all{in_project(project)}"
-            )
+            options = with_options(project, config, settings)
+            raise TargetNotMet(f"{lost}:\n{listed(result.lost)}", hint=f"memtune tune --verify all{options}")
 
 
 def _questions(question: str | None, file: str | None) -> Sequence[str]:

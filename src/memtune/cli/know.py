@@ -10,7 +10,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -19,12 +18,12 @@ from memtune.cli.shared import (
     app,
     check_stdin,
     conversation,
-    in_project,
     listed,
     settings_of,
 )
 from memtune.config import Config
 from memtune.errors import ConfigError, TargetNotMet
+from memtune.project import PROJECT, in_project
 
 if TYPE_CHECKING:
     from memtune.evidence.knowledge.know import FactFiles, Method, Subject

@@ -10,7 +10,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -23,6 +22,7 @@ from memtune.cli.shared import (
 )
 from memtune.config import Config
 from memtune.errors import TargetNotMet
+from memtune.project import PROJECT
 
 
 @app.command(

@@ -9,7 +9,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -21,6 +20,7 @@ from memtune.cli.shared import (
     settings_of,
 )
 from memtune.errors import DataError, MemtuneError
+from memtune.project import PROJECT
 
 if TYPE_CHECKING:
     from memtune.evidence.truth.score import Prompt

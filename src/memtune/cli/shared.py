@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memtune import ui
-from memtune.config import CONFIG_FILE, Config
+from memtune.config import CONFIG_FILE, Config, target_option
 from memtune.errors import ConfigError, DataError, MemtuneError
 from memtune.events import Note
 from memtune.located import show
-from memtune.project import PROJECT as PROJECT  # the commands take these from here
-from memtune.project import PROJECT_ENV
-from memtune.project import in_project as in_project
+from memtune.project import PROJECT_ENV, Project, in_project
+from memtune.state import made_with
 
 if TYPE_CHECKING:
     from memtune.teaching import FailedFact
@@ -57,6 +56,13 @@ UntilLossOption = Annotated[
         help=f"Loss that every fact must reach, in nats per answer token. [default: {Config.until_loss}]",
     ),
 ]
+
+
+def help_if_bare(context: typer.Context) -> None:
+    """A call without any command is a mistake, and is shown what there is."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 @contextmanager
@@ -96,14 +102,23 @@ def _unexpected(shown: ui.Ui, error: Exception) -> int:
     return shown.error(message, f"{DEBUG_ENV}=1 shows where it happened", 1)
 
 
-def settings_of(shown: ui.Ui, file: Path | None, **flags: Any) -> Config:
-    """Flags over the settings file over the defaults."""
+def settings_of(shown: ui.Ui, file: Path | None, *, project: Path | None = None, **flags: Any) -> Config:
+    """Flags over the settings file over the defaults. ``project``: what it was made with is its default."""
     path = file or Path(CONFIG_FILE)
     if file and not path.is_file():
         raise ConfigError(f"{path} is no file", hint="--config takes a YAML file of settings")
     if path.is_file():
         shown.on_event(Note(f"settings: {path}"))
-    return Config.load(path).with_flags(**flags)
+    base = None
+    if project is not None:
+        base = Config.from_mapping(made_with(Project(project).state), str(project))
+    return Config.load(path, base).with_flags(**flags)
+
+
+def with_options(project: Path, file: Path | None, settings: Config) -> str:
+    """The options that decide what the next command does, as they were given: the project, the settings, the target."""
+    config = f" --config {shlex.quote(str(file))}" if file else ""
+    return f"{in_project(project)}{config}{target_option(settings.until_loss)}"
 
 
 def check_stdin(path: str) -> None:
@@ -114,10 +129,11 @@ def check_stdin(path: str) -> None:
         )
 
 
-def check_text(question: str) -> None:
-    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads."""
-    if found := re.search("[\ud800-\udfff]", question):
-        raise DataError([f"the question holds U+{ord(found.group()):04X}, which is no text: {show(question)}"])
+def check_text(text: str, name: str = "the question") -> None:
+    """Bytes that are no text come from the shell as lone surrogates, which no tokenizer reads and no file holds."""
+    if found := re.search("[\ud800-\udfff]", text):
+        problem = f"{name} holds U+{ord(found.group()):04X}, which is no text: {show(text)}"
+        raise DataError([problem], hint="write it in UTF-8")
 
 
 def failed_list(failed: Sequence[FailedFact], facts: int) -> str:

@@ -11,7 +11,6 @@ import typer
 
 from memtune import ui
 from memtune.cli.shared import (
-    PROJECT,
     ConfigOption,
     JsonOption,
     ProjectOption,
@@ -21,11 +20,12 @@ from memtune.cli.shared import (
     app,
     conversation,
     failed_list,
-    in_project,
     settings_of,
+    with_options,
 )
 from memtune.config import Config
 from memtune.errors import ConfigError, TargetNotMet
+from memtune.project import PROJECT, in_project
 
 if TYPE_CHECKING:
     from memtune.plan import PlanResult
@@ -79,7 +79,7 @@ def tune(
         _check_skip(skip, shard, engine)
         if shard is not None:
             _check_local("--shard", engine, address, shards)
-            _tune_shard(shown, project, settings, shard)
+            _tune_shard(shown, project, settings, shard, with_options(project, config, settings))
         else:
             run = _engine(engine, address, shards)
             if skip:
@@ -87,12 +87,12 @@ def tune(
             _show_tuned(shown, run(project, settings, on_event=shown.on_event), project)
 
 
-def _tune_shard(shown: ui.Ui, project: Path, settings: Config, shard: str) -> None:
+def _tune_shard(shown: ui.Ui, project: Path, settings: Config, shard: str, options: str) -> None:
     from memtune.shards import Shard
     from memtune.tune_shard import tune_shard as run
 
     result = run(project, settings, Shard.parse(shard), on_event=shown.on_event)
-    shown.show(result, ui.shard_view, *([f"memtune merge{in_project(project)}"] if result.met else []))
+    shown.show(result, ui.shard_view, *([f"memtune merge{options}"] if result.met else []))
     if not result.met:
         raise KeyboardInterrupt
 
@@ -168,19 +168,19 @@ def plan(
             return
         from memtune.plan import plan as run
 
-        options: dict[str, Any] = {"shards": shards, "against_lora": against_lora, "watts": watts}
-        result = run(project, settings, **options, on_event=shown.on_event)
-        shown.show(result, ui.plan_view, *_planned(result, shards, in_project(project)))
+        wanted: dict[str, Any] = {"shards": shards, "against_lora": against_lora, "watts": watts}
+        result = run(project, settings, **wanted, on_event=shown.on_event)
+        shown.show(result, ui.plan_view, *_planned(result, shards, with_options(project, config, settings)))
 
 
-def _planned(result: PlanResult, shards: int, project: str) -> list[str]:
+def _planned(result: PlanResult, shards: int, options: str) -> list[str]:
     """The commands that do what was planned."""
     if shards == 1:
-        return [f"memtune tune{project}"]
-    commands = [f"memtune tune --shard {planned.shard}{project}" for planned in result.shards]
+        return [f"memtune tune{options}"]
+    commands = [f"memtune tune --shard {planned.shard}{options}" for planned in result.shards]
     if len(commands) > ui.LIST_CAP:
-        commands = [f"memtune tune --shard I/{shards}{project}    for I from 1 to {shards}"]
-    return [*commands, f"memtune merge{project}"]
+        commands = [f"memtune tune --shard I/{shards}{options}    for I from 1 to {shards}"]
+    return [*commands, f"memtune merge{options}"]
 
 
 @app.command(epilog="\b\nExamples:\n  memtune merge\n  memtune merge --verify all")

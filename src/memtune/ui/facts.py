@@ -41,7 +41,8 @@ def history_lines(result: Log) -> Iterable[str]:
     for entry in result.changes:
         said = ", ".join(_counted(added=entry.added, changed=entry.changed, removed=entry.removed))
         file = f" {entry.file}" if entry.file else ""
-        yield f"{entry.number}  {entry.at}  {entry.command}{file}: {entry.facts:,} facts; {said or 'all new'}"
+        none = "all new" if entry.number == 1 else "nothing new"  # the first one names no facts
+        yield f"{entry.number}  {entry.at}  {entry.command}{file}: {entry.facts:,} facts; {said or none}"
 
 
 def change_view(result: ChangeResult) -> Iterable[RenderableType]:

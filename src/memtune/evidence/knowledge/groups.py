@@ -30,8 +30,17 @@ class FactFiles:
 
 def survey_of(files: FactFiles, method: Method) -> Survey:
     """Raises DataError for a fact that stands in two of the files."""
-    named = ((TAUGHT, files.taught), (HELD_OUT, files.held_out), (UNRELATED, files.unrelated))
-    pairs = [(group, fact) for group, path in named if path is not None for fact in read_facts(path)]
+    named = (
+        (TAUGHT, files.taught, "memtune know"),
+        (HELD_OUT, files.held_out, "memtune know FACTS --held-out"),
+        (UNRELATED, files.unrelated, "memtune know FACTS --unrelated"),
+    )
+    pairs = [
+        (group, fact)
+        for group, path, command in named
+        if path is not None
+        for fact in read_facts(path, command=command)
+    ]
     first: dict[str, Fact] = {}
     again = [
         f"{fact.source}: stands at {other.source} too: {fact.question!r}"
@@ -41,7 +50,7 @@ def survey_of(files: FactFiles, method: Method) -> Survey:
     if again:
         raise DataError(again, hint="a fact is either taught or not: take it out of one of the files")
     facts = tuple(fact for _, fact in pairs)
-    pool = facts if files.exemplars is None else read_facts(files.exemplars)
+    pool = facts if files.exemplars is None else read_facts(files.exemplars, command="memtune know FACTS --exemplars")
     exemplars = draw_sets(facts, pool, method.sets, method.shots, method.seed)
     return Survey(facts, tuple(group for group, _ in pairs), exemplars, method)
 

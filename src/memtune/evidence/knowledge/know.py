@@ -6,6 +6,7 @@ what was not taught should stay in its category.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ def compare(
     record = read_record(before)
     survey = record.survey
     if facts is not None:
-        check_taught(survey, read_facts(facts), before)
+        command = f"memtune know --compare {shlex.quote(str(before))}"
+        check_taught(survey, read_facts(facts, command=command), before)
     backbone, memory = subject.load(config, on_event, backbone)
     if memory is not None:
         check_stored(survey, load_facts(Project(subject.project)), on_event)

@@ -20,7 +20,7 @@ from memtune.evidence.mechanism.lens import Lens
 from memtune.evidence.mechanism.observables import LONGEST, OBSERVABLES, observe
 from memtune.evidence.mechanism.places import holds_answer
 from memtune.facts import Fact, read_facts
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.store import backbone_of
 
 __all__ = ["DetectResult", "Observable", "Observed", "detect", "measured", "observed"]
@@ -77,7 +77,7 @@ def detect(
 
     Raises ProjectError, ModelError, and DataError where fewer than FOLDS replies are right, or wrong.
     """
-    facts = read_facts(facts_path)
+    facts = read_facts(facts_path, command=f"memtune detect{in_project(project_dir)}")
     project = Project(project_dir)
     backbone = backbone_of(project, backbone, on_event)
     started = time.monotonic()

@@ -114,7 +114,7 @@ def _source(
         kept = {"model": model["name"], "device": model["device"], "dtype": model["dtype"]}
         kept |= {"rows": load_memory(project).bank.rows}
         return str(project_dir), load_facts(project), replace(config, **kept), backbone
-    facts = None if path is None else read_facts(path)
+    facts = None if path is None else read_facts(path, command="memtune capacity")
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     return SYNTHETIC if path is None else str(path), facts, config, backbone
 
