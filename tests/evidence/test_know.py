@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,20 @@ def test_the_real_checkpoint_knows_capitals_and_no_invented_part_number(smollm2,
     capitals = {survey.facts[i].answer: known[i].category for i in survey.group("unrelated")}
     assert {capitals[city] for city in ("Paris", "Berlin", "Tokyo")} == {"HighlyKnown"}
     assert {"HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"} == set(capitals.values())
+
+
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [
+        ("taught", "memtune know"),
+        ("held_out", "memtune know FACTS --held-out"),
+        ("unrelated", "memtune know FACTS --unrelated"),
+        ("exemplars", "memtune know FACTS --exemplars"),
+    ],
+)
+def test_a_bad_file_is_mended_and_given_to_the_same_option(files, tuned, config, tmp_path, role, command):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "Where?"}\n')
+    with pytest.raises(DataError) as caught:
+        know(replace(files, **{role: bad}), Subject(tuned), config, method=FEW)
+    assert caught.value.hint == f"fix the lines above, then run: {command} {bad}"
