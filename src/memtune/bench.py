@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from memtune.asking import Answer, Asker, Turns, said_by
-from memtune.facts import Fact, fold_question
+from memtune.fact import Fact
+from memtune.facts import fold_question
 from memtune.measures import Case, Failure, Outcome
 from memtune.memory.router import Route
 
@@ -44,8 +45,7 @@ class Bench:
     @property
     def most(self) -> int:
         """Tokens that any output of this bench may take."""
-        runs = self.asker.memory.bank.offsets.diff()
-        return max(int(runs.max()) + SPARE if len(runs) else 0, self.longest, BASE_ANSWER)
+        return max(self.asker.longest_run + SPARE, self.longest, BASE_ANSWER)
 
     def recall(self, cases: Sequence[Case], told: Told) -> list[Outcome]:
         """Whether each whole output is the answer.
@@ -115,7 +115,7 @@ class Bench:
         if case.fact is None:
             return None
         fact, asked = self.facts[case.fact], fold_question(case.question)
-        stored = (fold_question(text) for text in (fact.question, *fact.paraphrases))
+        stored = (fold_question(text) for text in fact.wordings)
         return round(1 - max(SequenceMatcher(None, asked, text, autojunk=False).ratio() for text in stored), 4)
 
     def _room(self, route: Route) -> int:

@@ -92,7 +92,7 @@ def _index(out: Path, memory_names: Sequence[str]) -> None:
 def _code(out: Path, backbone_class: str, learned: int) -> None:
     """The memory's own modules, byte for byte, and the class that joins them to the backbone."""
     for module in files("memtune").joinpath("memory").iterdir():
-        if module.name.endswith(".py") and module.name not in {"__init__.py", "fit.py", "readout.py"}:
+        if module.name.endswith(".py") and module.name not in {"__init__.py", "edit.py", "fit.py", "readout.py"}:
             (out / module.name).write_bytes(module.read_bytes())
     template = files("memtune").joinpath("hub", "modeling_memtune.py.in").read_text(encoding="utf-8")
     code = template.format(backbone=backbone_class, learned=learned, version=__version__)

@@ -31,6 +31,7 @@ from memtune.store import (
     load_facts,
     load_memory,
     memory_record,
+    numbers_of,
     save_memory,
     still_confusable,
 )
@@ -118,7 +119,7 @@ def forget(
     The files that held them are overwritten before they are removed, among them the reports of eval in the project's
     directory. Exports are marked as stale. Raises DataError for unknown ids.
     """
-    request = _Request("forget", "", lambda change: change.without([*change.numbers(ids).values()]), forget=True)
+    request = _Request("forget", "", lambda change: change.without(numbers_of(change.memory.bank, ids)), forget=True)
     return _carry_out(request, project_dir, config, on_event, backbone)
 
 
@@ -182,12 +183,6 @@ class _Change:
         self.facts, self.memory = load_facts(project), load_memory(project)
         self.history = History(project)
 
-    def numbers(self, ids: Sequence[str]) -> dict[str, int]:
-        known = self.memory.bank.numbers_of(ids)
-        if missing := [f"no fact has the id {name!r}" for name in ids if name not in known]:
-            raise DataError(missing, hint="memtune facts list")
-        return known
-
     def with_new(self, facts: Sequence[Fact]) -> _Wanted:
         known = self.memory.bank.numbers_of(fact.id for fact in facts)
         taken = [fact for fact in facts if fact.id in known and self.facts[known[fact.id]].digest != fact.digest]
@@ -200,8 +195,8 @@ class _Change:
         return _Wanted(self.facts.joined(PackedFacts.pack(new)), found)
 
     def with_these(self, facts: Sequence[Fact]) -> _Wanted:
-        known = self.numbers([fact.id for fact in facts])
-        new = {known[fact.id]: fact for fact in facts if self.facts[known[fact.id]].digest != fact.digest}
+        numbers = zip(numbers_of(self.memory.bank, [fact.id for fact in facts]), facts, strict=True)
+        new = {number: fact for number, fact in numbers if self.facts[number].digest != fact.digest}
         origin = torch.arange(len(self.facts))
         origin[list(new)] = -1
         return _Wanted(self.facts.with_these(new), Difference(origin, (), tuple(fact.id for fact in new.values()), ()))

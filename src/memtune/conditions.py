@@ -11,7 +11,7 @@ from functools import cache, partial
 from importlib.resources import files
 
 from memtune.asking import said_by
-from memtune.facts import Fact
+from memtune.fact import Fact
 from memtune.measures import Case
 from memtune.memory.questions import Reader
 from memtune.memory.words import word_bucket

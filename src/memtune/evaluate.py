@@ -17,7 +17,7 @@ from memtune.bench import Bench, Told
 from memtune.conditions import CONDITIONS, Condition, Surroundings
 from memtune.config import Config
 from memtune.events import Note, OnEvent, Progress, ignore
-from memtune.facts import Fact
+from memtune.fact import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
 from memtune.project import Project

@@ -29,7 +29,6 @@ from memtune.visible import visible
 __all__ = ["FORMATS", "ExportResult", "export"]
 
 ASKED = 512  # facts of a large project that the bundle is asked; all of a smaller one
-SHOWN_LOST = 5
 
 
 @dataclass(frozen=True)

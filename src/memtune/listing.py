@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memtune.errors import DataError
 from memtune.fact import Fact, PackedFacts, facts_to_jsonl
 from memtune.history import Entry, History
 from memtune.memory.bank import Bank
 from memtune.project import Project
-from memtune.store import load_facts, load_memory
+from memtune.store import load_facts, load_memory, numbers_of
 
 __all__ = ["ListedFact", "Listing", "Log", "fact_of", "facts_at", "history", "jsonl", "list_facts"]
 
@@ -46,13 +45,13 @@ def list_facts(project_dir: Path, ids: Sequence[str] | None = None) -> Listing:
     """The facts in their order, or those with these ids. Raises ProjectError, DataError for ids that are not there."""
     project = Project(project_dir)
     bank, facts = load_memory(project).bank, load_facts(project)
-    numbers = range(len(facts)) if ids is None else _numbers(bank, ids)
+    numbers = range(len(facts)) if ids is None else numbers_of(bank, ids)
     return Listing(tuple(_listed(facts[number], bank, number) for number in numbers))
 
 
 def fact_of(project_dir: Path, id: str) -> Fact:
     project = Project(project_dir)
-    return load_facts(project)[_numbers(load_memory(project).bank, [id])[0]]
+    return load_facts(project)[numbers_of(load_memory(project).bank, [id])[0]]
 
 
 def facts_at(project_dir: Path, moment: str) -> Listing:
@@ -75,13 +74,6 @@ def jsonl(project_dir: Path) -> Iterator[str]:
     """Line by line, as ingest reads facts."""
     facts: PackedFacts = load_facts(Project(project_dir))
     return (facts_to_jsonl([fact]).rstrip("\n") for fact in facts)
-
-
-def _numbers(bank: Bank, ids: Sequence[str]) -> list[int]:
-    known = bank.numbers_of(ids)
-    if missing := [f"no fact has the id {name!r}" for name in ids if name not in known]:
-        raise DataError(missing, hint="memtune facts list")
-    return [known[name] for name in ids]
 
 
 def _listed(fact: Fact, bank: Bank, number: int) -> ListedFact:

@@ -16,7 +16,7 @@ from memtune.memory.turns import TurnFormat
 from memtune.memory.words import Vocabulary
 
 if TYPE_CHECKING:
-    from memtune.facts import Fact
+    from memtune.fact import Fact
 
 __all__ = ["EncodedFact", "Prompts"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memtune.backbone import Backbone, load_backbone
-from memtune.errors import RESTORE, ProjectError
+from memtune.errors import RESTORE, DataError, ProjectError
 from memtune.events import OnEvent
 from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
@@ -29,6 +29,7 @@ __all__ = [
     "load_facts",
     "load_memory",
     "memory_record",
+    "numbers_of",
     "save_bank",
     "save_memory",
     "save_tensors",
@@ -130,6 +131,14 @@ def memory_record(memory: Memory) -> dict[str, int]:
         "experts": sizes.experts,
         "bytes": bytes_of(memory.state_dict().values()),
     }
+
+
+def numbers_of(bank: Bank, ids: Sequence[str]) -> list[int]:
+    """Of the facts with these ids. Raises DataError that names each id that no fact has."""
+    known = bank.numbers_of(ids)
+    if missing := [f"no fact has the id {name!r}" for name in ids if name not in known]:
+        raise DataError(missing, hint="memtune facts list")
+    return [known[name] for name in ids]
 
 
 def still_confusable(project: Project, facts: PackedFacts) -> tuple[Confusable, ...]:

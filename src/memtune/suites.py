@@ -8,7 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from memtune.errors import DataError, ModelError
-from memtune.facts import Asked, Fact, fold_question, read_asked
+from memtune.fact import Fact
+from memtune.facts import Asked, fold_question, read_asked
 from memtune.located import show
 from memtune.measures import Case
 from memtune.prompts import Prompts
@@ -81,7 +82,7 @@ def _near(facts: Sequence[Fact], names: Names, seed: int) -> Iterator[Case]:
 
 
 def _stored(facts: Sequence[Fact]) -> set[str]:
-    return {fold_question(text) for fact in facts for text in (fact.question, *fact.paraphrases)}
+    return {fold_question(text) for fact in facts for text in fact.wordings}
 
 
 def suites_of_files(named: QuestionFiles, facts: Sequence[Fact], prompts: Prompts) -> list[Suite]:
@@ -109,9 +110,7 @@ class _Files:
     def __post_init__(self) -> None:
         numbered = list(enumerate(self.facts))
         self._by_id = {fact.id: i for i, fact in numbered}
-        self._by_question = {
-            fold_question(text): i for i, fact in numbered for text in (fact.question, *fact.paraphrases)
-        }
+        self._by_question = {fold_question(text): i for i, fact in numbered for text in fact.wordings}
         self._by_answer = {fact.answer: i for i, fact in reversed(numbered)}
 
     def recall(self, path: Path) -> tuple[Case, ...]:

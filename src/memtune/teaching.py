@@ -20,7 +20,7 @@ from memtune.memory.module import Memory
 from memtune.memory.router import Route
 from memtune.prompts import EncodedFact
 
-__all__ = ["FailedFact", "Teacher", "accepts"]
+__all__ = ["FailedFact", "Teacher", "accepts", "certain"]
 
 MARGINS = (1 / 400, 1 / 4000, 1 / 40000)  # of the target, aimed at in turn: the margin is what holds on other wordings
 SAMPLE = 16
@@ -42,7 +42,12 @@ def accepts(losses: Tensor, until_loss: float) -> bool:
     """Of one fact's answer-token losses (answer tokens,), nats: the mean is at the target, and each token above one
     half, so that greedy generation says it.
     """
-    return float(losses.mean()) <= until_loss and float(losses.max()) < LN2
+    return float(losses.mean()) <= until_loss and certain(losses)
+
+
+def certain(losses: Tensor) -> bool:
+    """Whether each of one fact's answer tokens (answer tokens,) is likelier than all others together."""
+    return float(losses.max()) < LN2
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class FactSearch:
     def __init__(self, facts: Iterable[Fact]) -> None:
         self._db = sqlite3.connect(":memory:")
         self._db.execute("CREATE VIRTUAL TABLE facts USING fts5(question, answer)")
-        rows = ((number, "\n".join((f.question, *f.paraphrases)), f.answer) for number, f in enumerate(facts))
+        rows = ((number, "\n".join(f.wordings), f.answer) for number, f in enumerate(facts))
         self._db.executemany("INSERT INTO facts(rowid, question, answer) VALUES (?, ?, ?)", rows)
         self._db.commit()  # the index is written then, not before
 

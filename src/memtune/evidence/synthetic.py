@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from memtune.facts import Fact
+from memtune.fact import Fact
 
 __all__ = ["NAMES", "fact", "facts"]
 

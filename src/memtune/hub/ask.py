@@ -1,4 +1,4 @@
-"""Loads what was exported as its user would and answers questions: ``python -I ask.py BUNDLE < questions.json``, or
+"""Loads what was exported as its user would and answers questions: ``python -P ask.py BUNDLE < questions.json``, or
 ``python ask.py ADAPTER BASE DTYPE``.
 
 Reads a JSON list of [question, most tokens of its answer], writes the greedy answers. For a bundle it uses torch and

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from operator import itemgetter
 
 import torch
 from torch import Tensor
 
-__all__ = ["Bin", "batches_by_length", "bins_of", "one_by_one", "padded", "sees"]
+__all__ = ["Bin", "batches_by_length", "bins_of", "common_start", "one_by_one", "padded", "sees"]
 
 Ids = tuple[int, ...]
 WIDTH = 128  # tokens of a bin; attention looks at all of them
@@ -57,7 +58,7 @@ def bins_of(rows: Mapping[int, Ids]) -> list[Bin]:
     bins: list[Bin] = []
     last: Ids = ()
     for number, row in sorted(rows.items(), key=itemgetter(1)):
-        shared = _common_start(last, row) if bins else 0
+        shared = common_start((last, row)) if bins else 0
         if not bins or len(bins[-1].ids) + len(row) - shared > WIDTH:
             bins.append(Bin())
             shared = 0
@@ -97,5 +98,7 @@ def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _common_start(one: Ids, two: Ids) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+def common_start(rows: Sequence[Ids]) -> int:
+    """How many ids all of the rows begin with."""
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    return sum(1 for _ in alike)

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import fields, size
+from memtune.ui.parts import fields, plain_table, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _kept(arm: Arm) -> str:
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """The first column names what the figures are of."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:

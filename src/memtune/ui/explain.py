@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import cut, fields
+from memtune.ui.parts import cut, fields, plain_table
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def explain_view(result: ExplainResult) -> Iterable[RenderableType]:
 
 
 def _layers(place: Depth, layers: int) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     curves = [(name, curve) for name, curve in (("gold", place.gold), ("said", place.said)) if curve]
     for name in ("layer", *(f"{name}: {curve.token.replace(' ', '␣')}" for name, curve in curves), "entropy"):
         table.add_column(Text(visible(name)), justify="right", no_wrap=True)
@@ -71,7 +71,7 @@ def _others(result: ExplainResult) -> Iterator[tuple[str, str]]:
 
 def detect_view(result: DetectResult) -> Iterable[RenderableType]:
     """Each observable alone, all together, and where the detector is."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     table.add_column("observable of the reply")
     table.add_column("AUROC (95 %)", justify="right", no_wrap=True)
     for observable in result.observables:

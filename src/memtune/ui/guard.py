@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import LIST_CAP, cut, fields
+from memtune.ui.parts import LIST_CAP, cut, fields, plain_table
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def guard_view(result: GuardResult) -> RenderableType:
 
 
 def _rewinds(rewinds: tuple[Rewind, ...]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{len(rewinds):,} rewinds:", title_justify="left")
+    table = plain_table(title=f"{len(rewinds):,} rewinds:", title_justify="left")
     table.add_column("", justify="right")
     table.add_column("value", justify="right")
     table.add_column("given up")

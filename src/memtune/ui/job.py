@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import PAIR_CAP, cut, few, fields, size
+from memtune.ui.parts import PAIR_CAP, cut, few, fields, plain_table, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def probe_view(result: ProbeResult) -> RenderableType:
 
 def eval_view(result: EvalResult) -> Iterable[RenderableType]:
     """Every measure with its interval, whether what ingest promised held, and where the failures are listed."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for column in ("measure", "wordings"):
         table.add_column(column)
     for column in ("as wanted", "share", "95 % interval"):
@@ -115,7 +114,7 @@ def eval_view(result: EvalResult) -> Iterable[RenderableType]:
 def _baseline_view(found: BaselineResult) -> Iterable[RenderableType]:
     """The same questions by retrieval: how many are right, and what they cost."""
     yield Text(f"the same questions by {found.name}, {found.notes} facts in the prompt of the untouched backbone:")
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for column in ("measure", "wordings"):
         table.add_column(column)
     for column in (

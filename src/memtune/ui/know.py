@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import fields
+from memtune.ui.parts import fields, plain_table
 
 if TYPE_CHECKING:
     from memtune.evidence.knowledge.know import Arm, CompareResult, KnowResult
@@ -81,7 +81,7 @@ def _table_of_arms(arms: tuple[Arm, ...]) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left")
     return table

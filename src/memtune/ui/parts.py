@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from memtune.visible import visible
 
-__all__ = ["LIST_CAP", "PAIR_CAP", "cut", "few", "fields", "size"]
+__all__ = ["LIST_CAP", "PAIR_CAP", "cut", "few", "fields", "plain_table", "size"]
 
 LIST_CAP = 20
 PAIR_CAP = 5
+
+
+def plain_table(**options: Any) -> Table:
+    """Columns without lines between them."""
+    return Table(box=None, padding=(0, 2, 0, 0), **options)
 
 
 def fields(**entries: str) -> Table:

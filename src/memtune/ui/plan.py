@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memtune.ui.parts import LIST_CAP, fields, size
+from memtune.ui.parts import LIST_CAP, fields, plain_table, size
 from memtune.visible import visible
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def plan_view(result: PlanResult) -> Iterable[RenderableType]:
 
 
 def _costs(result: PlanResult) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     table.add_column("way")
     for column in ("epochs", "operations", "seconds", "energy", "size"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -49,7 +49,7 @@ def _costs(result: PlanResult) -> Table:
 
 
 def _shards(result: PlanResult) -> Iterable[RenderableType]:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for column in ("shard", "facts", "answer tokens", "size", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("first and last fact")
@@ -64,7 +64,7 @@ def _shards(result: PlanResult) -> Iterable[RenderableType]:
 
 def forecast_view(result: Forecast) -> Iterable[RenderableType]:
     """Each figure as planned and as measured."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for column in ("", "planned", "measured", "measured / planned"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for held in result.figures:

@@ -7,7 +7,6 @@ would write it: at the states that predict the answer, by the route of the quest
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from memtune.backbone import Backbone
 from memtune.evidence.knowledge.fewshot import Exemplar, FewShot
 from memtune.evidence.knowledge.slick import Reading, read
 from memtune.fact import Fact
+from memtune.memory.forest import common_start
 from memtune.memory.module import Memory
 from memtune.memory.routes import Routes
 from memtune.memory.states import StateReader
@@ -80,8 +80,7 @@ class Forced:
 
 def _shared(prompts: Sequence[Ids]) -> int:
     """How many ids all prompts begin with, their last ones apart: the first answer token is predicted there."""
-    alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
-    return min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
+    return min(common_start(prompts), min(map(len, prompts)) - 1)
 
 
 def _predicting(row: Ids, answer: Ids) -> slice:

@@ -19,7 +19,8 @@ from memtune.evidence.mechanism.detector import FOLDS, Auroc, Detector, auroc, c
 from memtune.evidence.mechanism.lens import Lens
 from memtune.evidence.mechanism.observables import LONGEST, OBSERVABLES, observe
 from memtune.evidence.mechanism.places import holds_answer
-from memtune.facts import Fact, read_facts
+from memtune.fact import Fact
+from memtune.facts import read_facts
 from memtune.project import Project, in_project
 from memtune.store import backbone_of
 

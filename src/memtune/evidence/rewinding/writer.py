@@ -7,7 +7,6 @@ that keeps anything else (a state-space model) cannot go back: it reads the whol
 from __future__ import annotations
 
 import copy
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from memtune.backbone import Backbone
 from memtune.errors import ModelError
 from memtune.evidence.rewinding.tree import TokenSet
+from memtune.memory.forest import common_start
 
 __all__ = ["Writer"]
 
@@ -112,8 +112,7 @@ class Writer:
     def _read(self, whole: Ids) -> Tensor:
         stays = 0
         if self._cache is not None:
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(self._held, whole, strict=False))
-            stays = min(sum(1 for _ in same), len(whole) - 1)
+            stays = min(common_start((self._held, whole)), len(whole) - 1)
             self._cache.crop(min(stays - len(self._held), 0))
         logits, states = self._forward(torch.tensor([whole[stays:]]), self._cache)
         self._states = torch.cat([self._states[:stays], states[0]])

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from memtune.evidence.training import Epoch, Reached
+from memtune.teaching import certain
 
 __all__ = ["Point", "Recorder", "epochs_as_points", "rounds_to"]
-
-LN2 = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class Recorder:
 def _point(done: int, facts: Sequence[Tensor]) -> Point:
     """``facts``: of each the losses of its answer tokens."""
     means = torch.stack([losses.mean() for losses in facts])
-    certain = sum(float(losses.max()) < LN2 for losses in facts)
-    return Point(done, float(means.mean()), float(means.max()), certain)
+    return Point(done, float(means.mean()), float(means.max()), sum(map(certain, facts)))
 
 
 def epochs_as_points(epochs: Sequence[Epoch], reached: Reached) -> tuple[Point, ...]:
