@@ -14,7 +14,6 @@ from memtune.difference import Difference
 from memtune.errors import DataError
 from memtune.events import OnEvent
 from memtune.fact import Fact, PackedFacts
-from memtune.located import show
 from memtune.memory.bank import Bank
 from memtune.memory.edit import Addition, caution_for, edited, takers
 from memtune.memory.module import Memory
@@ -22,6 +21,7 @@ from memtune.memory.stored import StoredQuestions
 from memtune.memory.words import sentence_starts
 from memtune.prior import prior_for
 from memtune.reading import Reading
+from memtune.visible import show
 from memtune.wordings import Wordings
 
 __all__ = ["Conflict", "addition", "changed_memory", "conflicts", "experts_of"]

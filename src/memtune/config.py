@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from memtune.errors import ConfigError
-from memtune.located import show
+from memtune.visible import show
 
 __all__ = ["CONFIG_FILE", "DTYPES", "Config", "target_option"]
 

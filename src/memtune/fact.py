@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from memtune.errors import RESTORE, ProjectError
-from memtune.located import show
 from memtune.numbered import Numbered
+from memtune.visible import show
 
 __all__ = ["Fact", "PackedFacts", "facts_to_jsonl"]
 

@@ -14,9 +14,10 @@ import torch
 
 from memtune.errors import DataError
 from memtune.fact import Fact, PackedFacts, facts_to_jsonl
-from memtune.located import LineError, show
+from memtune.located import LineError
 from memtune.readers import Document, read_rows
 from memtune.rows import ANSWER_KEYS, QUESTION_KEYS, Fields, Keys, missing_keys, row_fields
+from memtune.visible import show
 
 __all__ = [
     "Asked",

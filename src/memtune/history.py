@@ -17,8 +17,8 @@ from typing import Any
 from memtune.difference import Difference
 from memtune.errors import RESTORE, ProjectError
 from memtune.fact import Fact
-from memtune.located import spelt
 from memtune.project import Project
+from memtune.visible import spelt
 
 __all__ = ["Entry", "History"]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import reprlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import yaml
+
+from memtune.visible import show
 
 __all__ = [
     "CHAT_KEYS",
@@ -26,22 +27,17 @@ __all__ = [
     "json_rows",
     "jsonl_rows",
     "lines_of",
-    "show",
-    "spelt",
     "yaml_rows",
 ]
 
 PARAPHRASE_KEYS = ("paraphrases", "rephrases", "rephrase")
 CHAT_KEYS = ("messages", "conversations")
-SHOWN = 60
 YAML_DEPTH = 64
 TOO_DEEP = "the values are nested too deep to read"
 
 # libyaml parses ten times faster. Only its events are used: its composer overflows the C stack on deep nesting.
 _YAML_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _GAP = re.compile(r"[\s,:]*")
-_REPR = reprlib.Repr()
-_REPR.maxstring = SHOWN
 
 
 class LineError(Exception):
@@ -82,17 +78,6 @@ class _Located(list[object]):
         pairs = list(located)
         super().__init__(value for _, value in pairs)
         self.lines = [line for line, _ in pairs]
-
-
-def show(value: object) -> str:
-    """The value in Python's notation, at most 60 characters of it: what cannot be printed is escaped."""
-    text = _REPR.repr(list(value) if isinstance(value, list) else value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
-
-
-def spelt(name: object) -> str:
-    """The name of a file as text: bytes of it that are no UTF-8 are escaped, so that it can be written anywhere."""
-    return str(name).encode(errors="backslashreplace").decode()
 
 
 def _repeated_key(line: int, key: str) -> LineError:

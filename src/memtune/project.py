@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from memtune.errors import ANEW, RESTORE, ProjectError
-from memtune.located import spelt
 from memtune.state import Record, check_state
+from memtune.visible import spelt
 
 __all__ = [
     "PROJECT",

@@ -27,11 +27,10 @@ from memtune.located import (
     json_rows,
     jsonl_rows,
     lines_of,
-    show,
-    spelt,
     yaml_rows,
 )
 from memtune.tables import is_table, table_rows
+from memtune.visible import show, spelt
 
 __all__ = ["Document", "read_rows", "read_text"]
 

@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple
 
-from memtune.located import CHAT_KEYS, PARAPHRASE_KEYS, show
+from memtune.located import CHAT_KEYS, PARAPHRASE_KEYS
+from memtune.visible import show
 
 __all__ = ["ANSWER_KEYS", "QUESTION_KEYS", "Fields", "Keys", "missing_keys", "row_fields"]
 

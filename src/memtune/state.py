@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from memtune.errors import RESTORE, ProjectError
-from memtune.located import show
+from memtune.visible import show
 
 __all__ = ["Record", "check_state", "made_with"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from memtune.errors import DataError, ModelError
 from memtune.fact import Fact
 from memtune.facts import Asked, fold_question, read_asked
-from memtune.located import show
 from memtune.measures import Case
 from memtune.prompts import Prompts
 from memtune.rewordings import Names, near_misses, rewordings
+from memtune.visible import show
 
 __all__ = ["QuestionFiles", "Suite", "heldout_prompts", "own_suites", "suites_of_files"]
 

@@ -11,7 +11,7 @@ import typer
 from memtune import ui
 from memtune.cli.shared import listed
 from memtune.errors import TargetNotMet
-from memtune.located import show
+from memtune.visible import show
 
 GuardOption = Annotated[
     str | None,

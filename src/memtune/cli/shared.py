@@ -19,9 +19,9 @@ from memtune import ui
 from memtune.config import CONFIG_FILE, Config, target_option
 from memtune.errors import ConfigError, DataError, MemtuneError
 from memtune.events import Note
-from memtune.located import show
 from memtune.project import PROJECT_ENV, Project, in_project
 from memtune.state import made_with
+from memtune.visible import show
 
 if TYPE_CHECKING:
     from memtune.teaching import FailedFact
