@@ -20,16 +20,15 @@ from memtune.events import Note, OnEvent, Progress, ignore
 from memtune.fact import Fact
 from memtune.measures import Case, Measure, Outcome, drawn
 from memtune.memory.module import Memory
+from memtune.outputs import check_out, versions
 from memtune.project import Project
 from memtune.report import (
     EvalResult,
     Floors,
     InputFile,
     Scope,
-    check_out,
     floors_of,
     promises_of,
-    versions,
     write_report,
 )
 from memtune.store import backbone_of, load_facts, load_memory

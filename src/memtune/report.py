@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-from memtune import __version__
 from memtune.baseline import BaselineResult
-from memtune.errors import ConfigError, ProjectError
+from memtune.errors import ConfigError
 from memtune.measures import Measure, wilson
+from memtune.outputs import as_json, write_texts
 from memtune.page import render
-from memtune.project import REPORTS, check_writable, finite, write_beside
+from memtune.project import REPORTS
 
 __all__ = [
     "EvalResult",
@@ -26,13 +21,9 @@ __all__ = [
     "InputFile",
     "Promise",
     "Scope",
-    "as_json",
-    "check_out",
     "floors_of",
     "promises_of",
-    "versions",
     "write_report",
-    "write_texts",
 ]
 
 RECALL = ("paraphrase", "exact")
@@ -178,42 +169,7 @@ def _first(measures: Sequence[Measure], keys: Sequence[str]) -> Measure | None:
     return next((by_key[key] for key in keys if key in by_key), None)
 
 
-def versions() -> dict[str, str]:
-    """Of what a measurement was made with."""
-    return {
-        "memtune": __version__,
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-        "python": platform.python_version(),
-    }
-
-
 def write_report(result: EvalResult, out: Path) -> None:
     """``eval.json`` and ``eval.html``, each whole or as it was before."""
     record: dict[str, Any] = asdict(result) | {"met": result.met}
     write_texts(out, dict(zip(REPORTS, (render(record), as_json(record)), strict=True)))
-
-
-def as_json(record: Mapping[str, Any]) -> str:
-    return json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n"
-
-
-def check_out(out: Path, files: str) -> None:
-    """Before anything is measured. Raises ConfigError where ``files`` cannot be written."""
-    try:
-        check_writable(out)
-    except OSError as error:
-        reason = "is no directory" if isinstance(error, FileExistsError) else f"cannot be written: {error.strerror}"
-        raise ConfigError(f"{out} {reason}", hint=f"--out takes a directory for {files}") from error
-
-
-def write_texts(out: Path, texts: Mapping[str, str]) -> None:
-    """Files of these names in ``out``, each whole or as it was before. Raises ProjectError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_beside(out / name, text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise ProjectError(
-            f"{out} cannot be written: {error.strerror}", hint="name another directory: --out DIR"
-        ) from error

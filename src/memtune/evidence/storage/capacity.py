@@ -25,8 +25,8 @@ from memtune.fact import Fact
 from memtune.facts import read_facts
 from memtune.making import made_memory, with_answers
 from memtune.memory.module import Memory
+from memtune.outputs import check_out, versions
 from memtune.project import Project
-from memtune.report import check_out, versions
 from memtune.store import backbone_of, load_facts, load_memory
 
 __all__ = ["CapacityResult", "Control", "Scope", "capacity"]

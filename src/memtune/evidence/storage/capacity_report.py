@@ -9,7 +9,7 @@ from pathlib import Path
 from memtune.evidence.storage.capacity_page import plots_of, render
 from memtune.evidence.storage.randomization import Arm
 from memtune.evidence.storage.regularization import Effect
-from memtune.report import as_json, write_texts
+from memtune.outputs import as_json, write_texts
 
 __all__ = ["Asked", "CapacityResult", "missed_of", "write_report"]
 

@@ -20,8 +20,8 @@ from memtune.evidence.truth.score_page import render
 from memtune.evidence.truth.verify import Verifier
 from memtune.fact import Fact
 from memtune.facts import read_facts
+from memtune.outputs import as_json, check_out, write_texts
 from memtune.project import Project
-from memtune.report import as_json, check_out, write_texts
 from memtune.store import backbone_of, load_facts, load_memory
 
 __all__ = ["Prompt", "ScoreResult", "Setting", "score"]
