@@ -37,8 +37,8 @@ def machine() -> dict[str, Any]:
 
 def processor() -> str:
     """Figures of one processor say little of another: those with AMX multiply in bfloat16 several times as fast."""
-    able = torch.cpu.get_capabilities()
-    return f"{able['cpu_name']}{', AMX' if able.get('amx_bf16') else ''}"
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return f"{able.get('cpu_name') or platform.processor()}{', AMX' if able.get('amx_bf16') else ''}"
 
 
 def command(args: argparse.Namespace) -> dict[str, Any]:

@@ -66,6 +66,14 @@ def test_a_text_is_looked_for_in_every_file(done, config, backbone):
     assert audit(done, absent=texts).found == ()
 
 
+def test_a_text_is_found_as_json_writes_it(done):
+    """With escapes for what it must escape, and for nothing else or for all that is not ASCII."""
+    text = 'Größe "M"'
+    for name, ascii in (("plain.json", False), ("ascii.json", True)):
+        (done / name).write_text(json.dumps([text], ensure_ascii=ascii), encoding="utf-8")
+    assert audit(done, absent=[text]).found == (f"{done / 'ascii.json'}: {text}", f"{done / 'plain.json'}: {text}")
+
+
 def test_what_a_bundle_has_of_its_backbone_is_not_read(done, backbone, tmp_path, monkeypatch):
     """No fact gets into weights, which are large, or into a tokenizer, which holds many a text by itself."""
     bundle, text, read = tmp_path / "bundle", "add_prefix_space", set()

@@ -8,7 +8,6 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import torch
@@ -326,13 +325,13 @@ def test_an_unknown_id_is_told_before_anything_is_measured(quick, tmp_path, back
 def test_a_project_that_was_not_tuned_is_refused(ingested, quick):
     with pytest.raises(ProjectError) as caught:
         quick(ingested)
-    assert caught.value.hint == "run first: memtune tune"
+    assert caught.value.hint.startswith("run first: memtune tune")
 
 
 def test_a_file_where_the_report_should_go_is_refused(quick, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"/proc/nope cannot be written: No such file"):
-        quick(out=Path("/proc/nope"))
+    with pytest.raises(ConfigError, match=r"cannot be written: Not a directory"):
+        quick(out=tmp_path / "file" / "below")
     with pytest.raises(ConfigError, match="is no directory"):
         quick(out=tmp_path / "file")
 

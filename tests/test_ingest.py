@@ -169,4 +169,4 @@ def test_after_an_ingest_the_project_wants_to_be_tuned_again(done, facts_file, c
     ingest(facts_file, done, config)
     with pytest.raises(ProjectError) as caught:
         list(probe(["Who?"], done, backbone=backbone))
-    assert caught.value.hint == "run first: memtune tune"
+    assert caught.value.hint.startswith("run first: memtune tune")

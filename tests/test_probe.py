@@ -90,7 +90,7 @@ def test_the_memory_leaves_the_model_also_when_nobody_listens_to_the_end(tuned, 
 def test_facts_that_nobody_tuned_cannot_be_asked(ingested, backbone):
     with pytest.raises(ProjectError) as caught:
         list(probe(QUESTIONS, ingested, backbone=backbone))
-    assert caught.value.hint == "run first: memtune tune"
+    assert caught.value.hint.startswith("run first: memtune tune")
 
 
 def test_another_model_is_refused(tuned, base_backbone):

@@ -66,7 +66,7 @@ def test_what_was_committed_is_read_again(tmp_path: Path) -> None:
 def test_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="holds no finished ingest") as caught:
         Project(tmp_path).need("ingest", "memtune ingest FACTS")
-    assert caught.value.hint == "run first: memtune ingest FACTS"
+    assert caught.value.hint.startswith("run first: memtune ingest FACTS")
 
 
 @pytest.mark.parametrize("nth", [1, 2])

@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from memtune.bundle import MEMORY_FILE
+from memtune.bundle import backbone_files
 from memtune.errors import ProjectError
 from memtune.exported import Export, exports_of, is_bundle
 from memtune.history import History
@@ -176,11 +176,15 @@ def _value_rows(path: Path) -> Iterator[str]:
 
 
 def _found(texts: Sequence[str], places: Sequence[Path]) -> Iterator[str]:
-    """As UTF-8, and as JSON writes it with escapes."""
-    wanted = {text: {text.encode(), json.dumps(text)[1:-1].encode()} for text in texts}
+    """As UTF-8, and as JSON writes it, with escapes for what it must escape or for all that is not ASCII."""
+    wanted = {text: {text.encode(), _in_json(text, True), _in_json(text, False)} for text in texts}
     for path in _files(places) if wanted else ():
         data = path.read_bytes()
         yield from (f"{path}: {text}" for text, forms in wanted.items() if any(form in data for form in forms))
+
+
+def _in_json(text: str, ascii: bool) -> bytes:
+    return json.dumps(text, ensure_ascii=ascii)[1:-1].encode()
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:
@@ -188,12 +192,8 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
     those, they take long to read, and a tokenizer holds any common word.
     """
     for place in places:
-        bundle = is_bundle(place)
+        weights = backbone_files(place) if is_bundle(place) else frozenset()
         for path in sorted(place.rglob("*")):
-            if path.is_file() and not path.is_symlink() and not (bundle and _of_backbone(path)):
+            tokenizer = weights and _TOKENIZER.fullmatch(path.name)
+            if path.is_file() and not path.is_symlink() and path.name not in weights and not tokenizer:
                 yield path
-
-
-def _of_backbone(path: Path) -> bool:
-    """Of a file of a bundle."""
-    return bool(_TOKENIZER.fullmatch(path.name)) or (path.suffix == ".safetensors" and path.name != MEMORY_FILE)

@@ -16,7 +16,7 @@ from memtune.backbone import Backbone
 from memtune.errors import ModelError
 from memtune.memory.module import Memory
 
-__all__ = ["MEMORY_FILE", "PREFIX", "write_bundle"]
+__all__ = ["MEMORY_FILE", "PREFIX", "backbone_files", "write_bundle"]
 
 MEMORY_FILE = "memory.safetensors"
 PREFIX = "memory."  # of the memory's tensors: the bundle's class keeps it under this name
@@ -87,6 +87,15 @@ def _index(out: Path, memory_names: Sequence[str]) -> None:
     weight_map |= dict.fromkeys(memory_names, MEMORY_FILE)
     total = sum((out / name).stat().st_size for name in set(weight_map.values()))
     path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
+
+
+def backbone_files(bundle: Path) -> frozenset[str]:
+    """The names of the weight files that a bundle has of its backbone, as far as its index can be read."""
+    try:
+        weight_map = json.loads((bundle / INDEX_FILE).read_bytes())["weight_map"]
+        return frozenset(map(str, weight_map.values())) - {MEMORY_FILE}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return frozenset()
 
 
 def _code(out: Path, backbone_class: str, learned: int) -> None:

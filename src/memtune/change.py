@@ -202,7 +202,7 @@ class _Change:
         return _Wanted(self.facts.with_these(new), Difference(origin, (), tuple(fact.id for fact in new.values()), ()))
 
     def without(self, numbers: Sequence[int]) -> _Wanted:
-        gone = sorted(numbers)
+        gone = sorted(set(numbers))  # an id may have been given twice
         stays = torch.ones(len(self.facts), dtype=torch.bool)
         stays[gone] = False
         origin = torch.nonzero(stays).squeeze(1)

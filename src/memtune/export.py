@@ -73,7 +73,7 @@ def export(
     project = Project(project_dir)
     project.need("model", "memtune ingest FACTS")
     project.need("tune", "memtune tune")
-    _check_place(out, replace, export_again(out, format, in_project(project_dir)))
+    _check_place(out, replace, export_again(out, format, link, in_project(project_dir)))
     memory, facts, held = load_memory(project), load_facts(project), memory_of(project)
     if not bool(memory.bank.accepted.any()):
         raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
@@ -98,7 +98,7 @@ def export(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     with project.writing():  # whose memory may be another by now
-        note_export(project, out, format, held)
+        note_export(project, out, format, link, held)
         mark_stale(project, on_event)
     return ExportResult(format, str(out), size, memory_bytes, len(facts), len(asked), len(asked) - len(lost), lost)
 
@@ -176,7 +176,9 @@ def _card(out: Path, name: str, format: str, project: Project, found: dict[str, 
     template = files("memtune").joinpath("hub", f"{format}.md.in").read_text(encoding="utf-8")
     ingested, tuned = project.need("ingest", "memtune ingest FACTS"), project.need("tune", "memtune tune")
     # Both are quoted where they stand in YAML or Python: whatever they hold, they are one text on one line.
-    title = visible(str(ingested["model"]))
+    # A path says where the backbone lies on this machine: that is nobody's business where the card is published.
+    model = str(ingested["model"])
+    title = visible(Path(model).name if Path(model).is_absolute() else model)
     names = {"name": json.dumps(visible(name), ensure_ascii=False), "base": json.dumps(title, ensure_ascii=False)}
     figures = ingested | tuned | found | names | {"model": title, "version": __version__}
     (out / "README.md").write_text(template.format(**figures), encoding="utf-8")

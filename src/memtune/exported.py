@@ -48,14 +48,14 @@ class Export:
     state: str
 
 
-def note_export(project: Project, out: Path, format: str, memory: list[str]) -> None:
+def note_export(project: Project, out: Path, format: str, link: bool, memory: list[str]) -> None:
     """Remembers that ``out`` holds ``memory``, which may be another than the project's by now.
 
     The project must be held for writing.
     """
     directory = str(out.resolve())
     others = [record for record in project.state.get("exports", []) if record["directory"] != directory]
-    record = {"directory": directory, "format": format, "memory": memory}
+    record = {"directory": directory, "format": format, "link": link, "memory": memory}
     project.commit({}, exports=[*others, record])
 
 
@@ -66,16 +66,20 @@ def exports_of(project: Project) -> list[Export]:
     ]
 
 
-def export_again(directory: str | Path, format: str, project: str) -> str:
+def export_again(directory: str | Path, format: str, link: bool, project: str) -> str:
     """The command that makes an export anew; ``project``: its option that names the project, if it needs one."""
     kind = "" if format == FORMATS[0] else f" --format {shlex.quote(format)}"
-    return f"memtune export {shlex.quote(str(directory))} --replace{kind}{project}"
+    return f"memtune export {shlex.quote(str(directory))} --replace{kind}{' --link' if link else ''}{project}"
+
+
+def _again(record: dict[str, Any], project: str) -> str:
+    return export_again(record["directory"], record["format"], bool(record.get("link")), project)
 
 
 def exports_again(project: Project, directories: Collection[str]) -> list[str]:
     """The command for each of these exports, as far as the project knows of them."""
     records = [record for record in project.state.get("exports", []) if record["directory"] in directories]
-    return [export_again(one["directory"], one["format"], in_project(project.root)) for one in records]
+    return [_again(one, in_project(project.root)) for one in records]
 
 
 def mark_stale(project: Project, on_event: OnEvent = ignore) -> tuple[str, ...]:
@@ -95,7 +99,7 @@ def mark_stale(project: Project, on_event: OnEvent = ignore) -> tuple[str, ...]:
 def _marked(record: dict[str, Any], project: Path) -> bool:
     """Whether there is such an export at all."""
     directory = Path(record["directory"])
-    again = export_again(directory, record["format"], f" --project {shlex.quote(str(project))}")
+    again = _again(record, f" --project {shlex.quote(str(project))}")
     said = f"The facts of {project} were changed after this was exported. Make it anew with\n\n    {again}\n"
     try:
         if not is_export(directory):

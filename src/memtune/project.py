@@ -144,7 +144,7 @@ class Project:
         record = self.state.get(stage)
         if not isinstance(record, dict):
             lost = self.exists and stage in INGESTED
-            hint = RESTORE if lost else f"run first: {command}"
+            hint = RESTORE if lost else f"run first: {command}{in_project(self.root)}"
             raise ProjectError(f"{self.root} holds no finished {stage}", hint=hint)
         return Record(record, f"{self.root / STATE}: {stage}")
 
@@ -251,6 +251,6 @@ class Project:
         """What the state says of the file of ``kind``. Raises ProjectError where it names none."""
         record: dict[str, Any] | None = self.state.get("files", {}).get(kind)
         if record is None:
-            hint = RESTORE if self.exists else "run first: memtune ingest FACTS"
+            hint = RESTORE if self.exists else f"run first: memtune ingest FACTS{in_project(self.root)}"
             raise ProjectError(f"{self.root} holds no {kind}", hint=hint)
         return record

@@ -154,7 +154,7 @@ def test_an_empty_answer_and_a_question_without_a_subject_are_refused(tuned, bac
 def test_facts_that_nobody_tuned_cannot_be_explained(ingested, backbone):
     with pytest.raises(ProjectError) as caught:
         explain(QUESTION, ingested, backbone=backbone)
-    assert caught.value.hint == "run first: memtune tune"
+    assert caught.value.hint.startswith("run first: memtune tune")
 
 
 def test_the_page_is_whole_and_every_text_on_it_is_text(tuned, backbone, tmp_path):

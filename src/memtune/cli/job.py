@@ -47,19 +47,24 @@ def ingest(
     ] = None,
     false_fire: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help=f"Near-miss questions that may fire. [default: {Config.false_fire}]"),
+        typer.Option(
+            metavar="SHARE", help=f"Near-miss questions that may fire. [default: as before, or {Config.false_fire}]"
+        ),
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(metavar="int8|float32", help=f"How fitted rows are kept. [default: {Config.rows}]")
+        str | None,
+        typer.Option(metavar="int8|float32", help=f"How fitted rows are kept. [default: as before, or {Config.rows}]"),
     ] = None,
     question_key: Annotated[str | None, typer.Option(metavar="KEY", help="Name of the question's column.")] = None,
     answer_key: Annotated[str | None, typer.Option(metavar="KEY", help="Name of the answer's column.")] = None,
     seed: SeedOption = None,
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help=f"cpu, cuda, cuda:1 ... [default: {Config.device}]")
+        str | None,
+        typer.Option(metavar="DEVICE", help=f"cpu, cuda, cuda:1 ... [default: as before, or {Config.device}]"),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="DTYPE", help=f"float32, bfloat16 or float16. [default: {Config.dtype}]")
+        str | None,
+        typer.Option(metavar="DTYPE", help=f"float32, bfloat16 or float16. [default: as before, or {Config.dtype}]"),
     ] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the router anew, however little has changed.")

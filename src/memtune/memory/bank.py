@@ -65,7 +65,7 @@ class Projections(nn.Module):
         hidden = head.shape[1]
         made = cls(hidden, d_key, d_value)
         down, up = (_orthonormal(hidden, width, draw) for width in (d_key, d_value))
-        values, vectors = torch.linalg.eigh(_covariance(head).cpu())
+        values, vectors = torch.linalg.eigh(_covariance(head))
         white = (vectors / (values + 1e-3 * values[-1]).sqrt()) @ vectors.T
         made.mean.copy_(mean)
         made.down.copy_(down)
@@ -197,9 +197,10 @@ def _covariance(head: Tensor) -> Tensor:
     """Of the rows of ``head`` (vocabulary, hidden): float64 (hidden, hidden). A large head has no room for all of its
     rows in float64.
     """
-    blocks = head.split(BLOCK)
+    blocks = head.cpu().split(BLOCK)
     mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / len(head)
-    products = ((block.double() - mean).T @ (block.double() - mean) for block in blocks)
+    centred = (block.double() - mean for block in blocks)
+    products = (block.T @ block for block in centred)
     total: Tensor = reduce(torch.add, products)
     return total / (len(head) - 1)
 

@@ -83,6 +83,8 @@ def takers(router: Router, questions: StoredQuestions, caution: Tensor) -> list[
     (the new one, the stored one that is most alike, its score above the threshold).
     """
     stored = router.stored
+    if not len(stored):  # all that was stored is replaced
+        return []
     asked = questions.unit_vectors(torch.arange(len(questions)))
     number = router.lists.search(asked, stored.vectors, CANDIDATES)[1]
     scores = _scores(router, stored, number, questions) - caution[:, None]

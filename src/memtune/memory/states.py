@@ -51,7 +51,7 @@ class StateReader:
         self._merges()  # and with it, whether the prefix is shared: asked here, once for all of them
         other = copy.copy(self)
         other.prefix, other._caches = prefix, {}
-        if self._shared is None:  # this one has no prefix to have asked with
+        if prefix and self._shared is None:  # this one has no prefix to have asked with
             self._shared = other._shares_prefix()
         return other
 

@@ -102,7 +102,7 @@ def score(
     if out:
         check_out(out, "score.json and score.html")
     project = Project(project_dir)
-    facts = _facts(project) if facts_file is None else read_facts(facts_file, command="memtune score --facts")
+    facts = _facts(project) if facts_file is None else read_facts(facts_file, command="memtune score QUESTION --facts")
     started = time.monotonic()
     said, answered_by = _answered(prompts, project, setting, on_event, backbone)
     asked = time.monotonic() - started
