@@ -602,6 +602,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "main job": ("main_job.json", main_job),
     "main job, gemma 3": ("main_job_gemma3.json", main_job),
     "lora race": ("lora_race.json", lora_race),
+    "lora race, bfloat16": ("lora_race_bfloat16.json", lora_race),
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),

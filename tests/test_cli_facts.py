@@ -230,7 +230,7 @@ def test_the_hint_of_an_audit_is_for_what_is_wrong(memtune, done, tmp_path):
     (tmp_path / "audit.json").write_text(memtune("audit", "--json").stdout)
     memtune("facts", "forget", "valve")
     stale = memtune("audit", "--since", str(tmp_path / "audit.json"))
-    assert hint_of(stale) == [f"memtune export '{out}' --replace{where}"]
+    assert hint_of(stale) == [f"memtune export '{out}' --replace --link{where}"]
     held = memtune("audit", "--absent", TRAM[2])
     assert hint_of(held) == [
         f"take a fact out for good: memtune facts forget ID{where}",
