@@ -26,7 +26,7 @@ def arguments(facts_file, checkpoint):
     """Of a short race on three facts, but for what is given."""
     pytest.importorskip("peft")
     usual = {"facts": facts_file, "limit": 3, "model": checkpoint, "rates": [1e-3], "target": 0.01, "epochs": 2}
-    return lambda **given: argparse.Namespace(**usual | {"most": math.inf, "onto": None} | given)
+    return lambda **given: argparse.Namespace(**usual | {"most": math.inf, "onto": None, "dtype": "auto"} | given)
 
 
 def lora(accepted, seconds):

@@ -17,7 +17,13 @@ def test_measures_recall_paraphrases_and_what_is_left_alone(tmp_path, facts_file
     other = tmp_path / "other.txt"
     other.write_text("Zyx qwv?\n", encoding="utf-8")
     args = argparse.Namespace(
-        facts=facts_file, limit=300, near_miss=None, unrelated=str(other), model=checkpoint, verify="sample"
+        facts=facts_file,
+        limit=300,
+        near_miss=None,
+        unrelated=str(other),
+        model=checkpoint,
+        dtype="auto",
+        verify="sample",
     )
     figures = main_job.measure(args, tmp_path)
     assert (figures["exact"]["exact"], figures["bundle"]["exact"]) == (len(FACTS), len(FACTS))
