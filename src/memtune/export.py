@@ -76,7 +76,9 @@ def export(
     _check_place(out, replace, export_again(out, format, link, in_project(project_dir)))
     memory, facts, held = load_memory(project), load_facts(project), memory_of(project)
     if not bool(memory.bank.accepted.any()):
-        raise ProjectError(f"{project_dir} has learned no fact yet", hint="run first: memtune tune")
+        raise ProjectError(
+            f"{project_dir} has learned no fact yet", hint=f"run first: memtune tune{in_project(project_dir)}"
+        )
     backbone = backbone_of(project, backbone, on_event)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(out)

@@ -150,9 +150,9 @@ class Teacher:
         """
         counts = [lesson.item.experts for lesson in lessons]
         final = _final(lessons)
-        facts = torch.tensor([lesson.fact for lesson in lessons]).repeat_interleave(torch.tensor(counts))
-        steps = torch.cat([torch.arange(count) for count in counts]).to(final.device)
-        written = final + self.memory.write(final, facts.to(final.device), steps)
+        numbers = [(lesson.fact, step) for lesson in lessons for step in range(lesson.item.experts)]
+        facts, steps = torch.tensor(numbers, device=final.device).T
+        written = final + self.memory.write(final, facts, steps)
         losses = token_losses(written, _targets(lessons), self.backbone.readout)
         return [self._accept(lesson.fact, own) for lesson, own in zip(lessons, losses.split(counts), strict=True)]
 
