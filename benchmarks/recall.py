@@ -77,8 +77,8 @@ def figures(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows = read_facts(unambiguous(Path(args.facts), folder))[: args.limit or None]
     facts, held = (rows[: -args.hold_out], rows[-args.hold_out :]) if args.hold_out else (rows, [])
-    config, project = Config(model=args.model, verify="none"), folder / "project"
-    backbone = load_backbone(args.model)
+    config, project = Config(model=args.model, verify="none", dtype=args.dtype), folder / "project"
+    backbone = load_backbone(args.model, dtype=args.dtype)
     ingested, ingest_seconds = timed(
         lambda: ingest(write_bare(facts, folder / "facts.jsonl"), project, config, backbone=backbone)
     )
@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--unrelated")
     parser.add_argument("--sample", type=int, default=0, help="tuned wordings and paraphrases asked; 0 for all")
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--dtype", default=Config.dtype, help="of the backbone's weights and states")
     parser.add_argument("--out", type=Path, help="the figures as JSON")
     parser.add_argument("--failures", type=Path, help="the figures with every single failure, as JSON")
     args = parser.parse_args()
