@@ -606,6 +606,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {  # the files that a table 
     "overhead": ("overhead.json", overhead),
     "quantised": ("quantised.json", quantised),
     "recall": ("recall_*.json", recall),
+    "recall, bfloat16": ("bfloat16/recall_*.json", recall),
     "routing": ("routing.json", routing),
     "server load": ("server_load.json", server_load),
     "score": ("score.json", scored),

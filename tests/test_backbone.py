@@ -58,12 +58,26 @@ def test_the_dtype_is_the_one_that_was_asked_for(checkpoint, dtype):
     assert backbone.reason == f"{dtype} on cpu (asked for)"
 
 
+@pytest.fixture(scope="module")
+def in_sixteen_bits(checkpoint, tmp_path_factory):
+    """The same checkpoint, stored in bfloat16."""
+    copy = shutil.copytree(checkpoint, tmp_path_factory.mktemp("stored") / "bfloat16")
+    with quiet_transformers():
+        transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).save_pretrained(copy)
+    return str(copy)
+
+
 @pytest.mark.parametrize("able", [True, False])
-def test_a_processor_that_multiplies_bfloat16_faster_is_said_to(checkpoint, monkeypatch, able):
+def test_bfloat16_is_chosen_on_a_processor_that_is_fast_at_it_where_no_weight_is_rounded_by_it(
+    checkpoint, in_sixteen_bits, monkeypatch, able
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(backbones, "_capabilities", lambda: {"amx_bf16": able})
-    reason = load_backbone(checkpoint, device="auto").reason
-    assert reason.startswith("float32 on cpu") and reason.endswith(", --dtype bfloat16 faster)") == able
+    rounded, own = load_backbone(checkpoint), load_backbone(in_sixteen_bits)
+    assert rounded.dtype == torch.float32
+    assert rounded.reason.startswith("float32 on cpu") and rounded.reason.endswith("--dtype bfloat16 faster)") == able
+    assert own.dtype == own.head.weight.dtype == (torch.bfloat16 if able else torch.float32)
+    assert ("the checkpoint's own" in own.reason) == able
 
 
 def test_an_unknown_dtype_is_refused(checkpoint):
@@ -161,6 +175,11 @@ def test_a_model_that_changes_the_state_before_the_head_is_refused(saved, monkey
 def test_the_fingerprint_is_that_of_the_checkpoint(checkpoint, backbone, tmp_path):
     assert load_backbone(checkpoint).fingerprint == backbone.fingerprint
     assert load_backbone(save_checkpoint(tmp_path, seed=1)).fingerprint != backbone.fingerprint
+
+
+def test_the_fingerprint_names_the_dtype_even_where_it_rounds_nothing(in_sixteen_bits):
+    made = {load_backbone(in_sixteen_bits, dtype=dtype).fingerprint for dtype in ("float32", "bfloat16")}
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("part", ["lm_head", "model.layers.2.self_attn.o_proj", "model.embed_tokens"])

@@ -104,9 +104,9 @@ def test_a_project_keeps_the_model_and_the_settings_that_it_was_made_with(memtun
     """Any other of these would drop what was fitted."""
     again = found(memtune("ingest", str(facts_file), "--json"))
     assert (again["model"], again["kept"]) == (checkpoint, len(FACTS))
-    memtune("ingest", str(facts_file), "--rows", "float32", "--seed", "3", "--dtype", "float32", "--false-fire", "0.1")
+    memtune("ingest", str(facts_file), "--rows", "float32", "--seed", "3", "--dtype", "bfloat16", "--false-fire", "0.1")
     memtune("ingest", str(facts_file))
-    kept = {"rows": "float32", "seed": 3, "dtype": "float32", "false_fire": 0.1, "model": checkpoint}
+    kept = {"rows": "float32", "seed": 3, "dtype": "bfloat16", "false_fire": 0.1, "model": checkpoint}
     assert made_with(Project(done).state) == kept | {"device": "auto"}
 
 
@@ -149,6 +149,13 @@ def test_a_mistake_is_said_with_what_comes_next(memtune, words, said):
     result = memtune(*words)
     assert result.exit_code == 2 and said in result.stderr and "hint: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [(["facts", "show", "trma"], "facts list"), (["facts", "at", "yesterday"], "facts log")]
+)
+def test_what_comes_next_names_the_project(memtune, done, words, command):
+    assert f"memtune {command} --project {done}\n" in memtune(*words).stderr
 
 
 @pytest.mark.parametrize("words", [["facts", "add"], ["facts", "update"], ["detect"]])

@@ -35,6 +35,9 @@ def test_it_tells_what_it_found_and_made(facts_file, tmp_path, config, backbone)
     assert result.answer_tokens == result.experts == tokens
     assert result.kept == 0
     assert (result.model, result.model_reason) == (config.model, backbone.reason)
+    assert (
+        Project(tmp_path / "project").state["model"]["dtype"] == "float32"
+    )  # as it was loaded: it may be another one elsewhere
     assert 0 <= result.expected_false_fire <= 1 and 0 <= result.expected_recall <= 1
     _, question, answer = FACTS[0]
     for part in ("<|im_start|>user", question, answer):

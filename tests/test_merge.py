@@ -185,9 +185,9 @@ def test_a_shard_that_was_stopped_is_named_too(fresh, config, backbone, fit, ref
     )
 
 
-def test_a_project_without_shards_says_how_to_make_them(refused):
+def test_a_project_without_shards_says_how_to_make_them(fresh, refused):
     message, hint = refused()
-    assert "holds no shards" in message and hint == "memtune plan --shards N says how to make them"
+    assert "holds no shards" in message and hint == f"memtune plan --shards N --project {fresh} says how to make them"
 
 
 def test_shards_of_another_target_are_refused_with_the_command_that_fits_them_for_it(fresh, fit, refused):

@@ -121,4 +121,4 @@ def test_the_memory_belongs_to_the_model_that_it_was_made_for(project, backbone,
     check_backbone(project, backbone)
     with pytest.raises(ProjectError, match="not the model") as caught:
         check_backbone(project, base_backbone)
-    assert caught.value.hint == "run again: memtune ingest FACTS"
+    assert caught.value.hint == f"run again: memtune ingest FACTS --project {project.root}"

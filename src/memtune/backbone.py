@@ -43,14 +43,16 @@ _NO_STATES = AnswerStates(torch.empty(0), torch.empty(0))
 
 @dataclass
 class Backbone:
-    """A loaded checkpoint. ``reason`` says in words why this dtype and device were chosen.
+    """A loaded checkpoint. ``dtype`` is that of its states, and of weights that are not quantised; ``reason`` says in
+    words why it and the device were chosen.
 
-    ``fingerprint`` names the weights and the rendering: a memory fits this backbone and no other.
+    ``fingerprint`` names the weights, their dtype and the rendering: a memory fits this backbone and no other.
     """
 
     model: Any
     prompts: Prompts
     checkpoint: Checkpoint
+    dtype: torch.dtype
     reason: str
     readout: Readout
     fingerprint: str
@@ -99,10 +101,16 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
     """Loads and checks a checkpoint. Raises ModelError if it cannot be loaded or its head cannot be reproduced, and
     ConfigError where ``device`` is not there or ``dtype`` is none.
     """
-    chosen, reason = _choose(device, dtype)
+    place, why = _place(device)
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown", hint=f"use one of: {', '.join(DTYPES)}")
     checkpoint = resolve(name, on_event)
     try:
-        model, tokenizer = _load(checkpoint.location, chosen)
+        if dtype == "auto":
+            dtype, because = _fitting(place, checkpoint.location)
+            why += f"; {because}"
+        chosen: torch.dtype = getattr(torch, dtype)
+        model, tokenizer = _load(checkpoint.location, place, chosen)
     except Exception as error:  # the readers of configs, weights and tokenizers raise many kinds
         raise ModelError(
             f"{name} cannot be loaded: {_first_line(error)}",
@@ -114,8 +122,9 @@ def load_backbone(name: str, *, device: str = "auto", dtype: str = "auto", on_ev
     try:
         readout = _readout(model, checkpoint)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{name} is loaded, but cannot run on {chosen['device']}: {_first_line(error)}") from error
-    backbone = Backbone(model, prompts, checkpoint, reason, readout, fingerprint)
+        raise ModelError(f"{name} is loaded, but cannot run on {place}: {_first_line(error)}") from error
+    reason = f"{dtype} on {place} ({why})"
+    backbone = Backbone(model, prompts, checkpoint, chosen, reason, readout, fingerprint)
     quantised = f", quantised by {backbone.quantised}" if backbone.quantised else ""
     on_event(ModelLoaded(name, checkpoint.note + quantised, reason))
     return backbone
@@ -125,23 +134,30 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _choose(device: str, dtype: str) -> tuple[dict[str, Any], str]:
-    """Device and dtype with the reason, in the words that are printed."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        why = "a GPU is there" if device == "cuda" else "no GPU was found"
-    else:
-        why = "asked for"
+def _place(device: str) -> tuple[str, str]:
+    """The device with the reason, in the words that are printed."""
+    if device != "auto":
         _check_device(device)
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is unknown", hint=f"use one of: {', '.join(DTYPES)}")
-    if dtype == "auto":
-        fast = device != "cpu" and torch.cuda.is_bf16_supported()
-        dtype = "bfloat16" if fast else "float32"
-        why += "; bfloat16 is fast there" if fast else "; float32 is exact there"
-        if device == "cpu" and _capabilities().get("amx_bf16"):
-            why += ", --dtype bfloat16 faster"
-    return {"device": device, "dtype": getattr(torch, dtype)}, f"{dtype} on {device} ({why})"
+        return device, "asked for"
+    return ("cuda", "a GPU is there") if torch.cuda.is_available() else ("cpu", "no GPU was found")
+
+
+def _fitting(device: str, location: str) -> tuple[str, str]:
+    """The dtype with the reason. On a processor no weight is rounded unless that is asked for: answers would change."""
+    if device != "cpu" and torch.cuda.is_bf16_supported():
+        return "bfloat16", "bfloat16 is fast there"
+    if device != "cpu" or not _capabilities().get("amx_bf16"):
+        return "float32", "float32 is exact there"
+    if _stored_dtype(location) == torch.bfloat16:
+        return "bfloat16", "the checkpoint's own, and fast there"
+    return "float32", "float32 is exact there, --dtype bfloat16 faster"
+
+
+def _stored_dtype(location: str) -> Any:
+    with quiet_transformers():
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(location).dtype
 
 
 def _capabilities() -> dict[str, Any]:
@@ -160,14 +176,14 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _load(location: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
+def _load(location: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
     with quiet_transformers():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=chosen["dtype"], use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(location)
     model.eval().requires_grad_(False)
-    return model.to(chosen["device"]), tokenizer
+    return model.to(device), tokenizer
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -186,7 +202,7 @@ def _weights_digest(model: nn.Module) -> str:
         for tensor in _plain(whole):
             flat = tensor.detach().flatten()
             spread = flat[:: max(1, len(flat) // FINGERPRINT_ENTRIES)].float().cpu().contiguous()
-            digest.update(name.encode() + str(tuple(tensor.shape)).encode() + spread.numpy().tobytes())
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode() + spread.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -119,7 +119,7 @@ def forget(
     The files that held them are overwritten before they are removed, among them the reports of eval in the project's
     directory. Exports are marked as stale. Raises DataError for unknown ids.
     """
-    request = _Request("forget", "", lambda change: change.without(numbers_of(change.memory.bank, ids)), forget=True)
+    request = _Request("forget", "", lambda change: change.without(change.numbers_of(ids)), forget=True)
     return _carry_out(request, project_dir, config, on_event, backbone)
 
 
@@ -183,6 +183,9 @@ class _Change:
         self.facts, self.memory = load_facts(project), load_memory(project)
         self.history = History(project)
 
+    def numbers_of(self, ids: Sequence[str]) -> list[int]:
+        return numbers_of(self.project, self.memory.bank, ids)
+
     def with_new(self, facts: Sequence[Fact]) -> _Wanted:
         known = self.memory.bank.numbers_of(fact.id for fact in facts)
         taken = [fact for fact in facts if fact.id in known and self.facts[known[fact.id]].digest != fact.digest]
@@ -195,7 +198,7 @@ class _Change:
         return _Wanted(self.facts.joined(PackedFacts.pack(new)), found)
 
     def with_these(self, facts: Sequence[Fact]) -> _Wanted:
-        numbers = zip(numbers_of(self.memory.bank, [fact.id for fact in facts]), facts, strict=True)
+        numbers = zip(self.numbers_of([fact.id for fact in facts]), facts, strict=True)
         new = {number: fact for number, fact in numbers if self.facts[number].digest != fact.digest}
         origin = torch.arange(len(self.facts))
         origin[list(new)] = -1

@@ -17,7 +17,7 @@ from typing import Any
 from memtune.difference import Difference
 from memtune.errors import RESTORE, ProjectError
 from memtune.fact import Fact
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.visible import spelt
 
 __all__ = ["Entry", "History"]
@@ -108,15 +108,16 @@ class History:
 
         Raises ProjectError where there was none yet, or no time can be read from it.
         """
+        log = f"memtune facts log{in_project(self.project.root)}"
         if time.isdecimal():
             found = [entry for entry in self.entries if entry.number == int(time)]
             missing = f"there was no change {time}; the last is {len(self.entries)}"
         else:
-            moment = _moment(time)
+            moment = _moment(time, log)
             found = [entry for entry in self.entries if datetime.fromisoformat(entry.at) <= moment]
             missing = f"there were no facts yet at {time}"
         if not found:
-            raise ProjectError(missing, hint="memtune facts log")
+            raise ProjectError(missing, hint=log)
         return found[-1]
 
     def facts_after(self, entry: Entry, now: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
@@ -141,13 +142,12 @@ class History:
         return list(facts.values()), sorted(lost)
 
 
-def _moment(time: str) -> datetime:
+def _moment(time: str, log: str) -> datetime:
     try:
         moment = datetime.fromisoformat(time)
     except ValueError:
-        raise ProjectError(
-            f"{time!r} is no time", hint="write 2026-11-25T18:30, or the number of a change: memtune facts log"
-        ) from None
+        hint = f"write 2026-11-25T18:30, or the number of a change: {log}"
+        raise ProjectError(f"{time!r} is no time", hint=hint) from None
     return moment.astimezone(UTC)
 
 

@@ -235,6 +235,7 @@ def _save(
     files = save_memory(project, memory) | keep_facts(project, facts)
     files |= History(project).record("ingest", path, found, gone)
     model = {"name": config.model, "location": backbone.checkpoint.location, "fingerprint": backbone.fingerprint}
-    model |= {"device": config.device, "dtype": config.dtype}
+    # The device is found anew on every machine. Facts are learned in one dtype, and hold in that one wherever they go.
+    model |= {"device": config.device, "dtype": str(backbone.dtype).removeprefix("torch.")}
     sizes = memory.config.to_dict()
     project.commit(files, model=model, seed=config.seed, memory=sizes, router=made, ingest=asdict(result), tune=None)

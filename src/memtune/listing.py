@@ -45,13 +45,13 @@ def list_facts(project_dir: Path, ids: Sequence[str] | None = None) -> Listing:
     """The facts in their order, or those with these ids. Raises ProjectError, DataError for ids that are not there."""
     project = Project(project_dir)
     bank, facts = load_memory(project).bank, load_facts(project)
-    numbers = range(len(facts)) if ids is None else numbers_of(bank, ids)
+    numbers = range(len(facts)) if ids is None else numbers_of(project, bank, ids)
     return Listing(tuple(_listed(facts[number], bank, number) for number in numbers))
 
 
 def fact_of(project_dir: Path, id: str) -> Fact:
     project = Project(project_dir)
-    return load_facts(project)[numbers_of(load_memory(project).bank, [id])[0]]
+    return load_facts(project)[numbers_of(project, load_memory(project).bank, [id])[0]]
 
 
 def facts_at(project_dir: Path, moment: str) -> Listing:

@@ -208,7 +208,8 @@ def complete(project: Project, origin: Origin) -> list[Kept]:
         raise ProjectError(
             f"the shards in {project.root} were fitted for {other}", hint=_again(found[0].shard, origin, project.root)
         )
-    raise ProjectError(f"{project.root} holds no shards", hint="memtune plan --shards N says how to make them")
+    plan = f"memtune plan --shards N{in_project(project.root)}"
+    raise ProjectError(f"{project.root} holds no shards", hint=f"{plan} says how to make them")
 
 
 def _incomplete(found: Sequence[Kept]) -> ProjectError:

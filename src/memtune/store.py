@@ -18,7 +18,7 @@ from memtune.events import OnEvent
 from memtune.fact import PackedFacts
 from memtune.memory.bank import Bank
 from memtune.memory.module import Memory, MemoryConfig
-from memtune.project import Project
+from memtune.project import Project, in_project
 
 __all__ = [
     "Confusable",
@@ -109,7 +109,7 @@ def check_backbone(project: Project, backbone: Backbone) -> None:
     if backbone.fingerprint != model["fingerprint"]:
         raise ProjectError(
             f"{model['name']} is not the model these facts were ingested for, or renders questions differently now",
-            hint="run again: memtune ingest FACTS",
+            hint=f"run again: memtune ingest FACTS{in_project(project.root)}",
         )
 
 
@@ -133,11 +133,11 @@ def memory_record(memory: Memory) -> dict[str, int]:
     }
 
 
-def numbers_of(bank: Bank, ids: Sequence[str]) -> list[int]:
+def numbers_of(project: Project, bank: Bank, ids: Sequence[str]) -> list[int]:
     """Of the facts with these ids. Raises DataError that names each id that no fact has."""
     known = bank.numbers_of(ids)
     if missing := [f"no fact has the id {name!r}" for name in ids if name not in known]:
-        raise DataError(missing, hint="memtune facts list")
+        raise DataError(missing, hint=f"memtune facts list{in_project(project.root)}")
     return [known[name] for name in ids]
 
 
