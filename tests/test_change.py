@@ -161,6 +161,24 @@ def test_the_old_files_are_overwritten_before_they_are_removed(done, changing, m
     assert {rest for _, rest in overwritten} == {b""}
 
 
+@pytest.mark.parametrize("verb", [forget, add], ids=["the same command again", "any other that writes"])
+def test_a_forget_that_was_killed_before_the_files_went_is_finished(done, changing, monkeypatch, verb):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Project, "_remove_unnamed", stop)
+        changing(forget, ["valve"])
+    assert [name for name, data in whole(done).items() if b"HT-4471" in data]
+    overwritten = []
+    monkeypatch.setattr(project, "_overwrite", lambda path: overwritten.append(path.name.split("-")[0]))
+    result = changing(verb, ["valve"] if verb is forget else [FERRY])
+    assert (result.removed, result.met) == ((), True)
+    assert {*overwritten} >= {"bank", "router", "facts"}
+    assert not [name for name, data in whole(done).items() if b"HT-4471" in data]
+    assert "erasing" not in Project(done).state
+
+
 def test_an_earlier_state_is_brought_back(done, changing, says):
     before = rows_of(done)
     changing(update, [TRAM])
@@ -200,6 +218,20 @@ def test_with_keep_both_they_stand_side_by_side_and_are_named(changing):
     result = changing(add, [SAME_ROUTE], keep_both=True)
     assert {conflict.stored for conflict in result.conflicts} == {"tram"}
     assert (result.added, result.removed, result.facts) == (("tram-2",), (), 7)
+
+
+BELL = Fact("bell", "What is the name of the bell at Kirkby?", "Old Tom.", (), "more.jsonl:1")
+SAME_BELL = Fact("bell-2", "Can you tell me what is the name of the bell at Kirkby?", "Liza.", (), "more.jsonl:2")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_two_new_facts_that_would_be_taken_for_one_another_are_named_too(done, changing, replace):
+    before = whole(done)
+    with pytest.raises(DataError, match=r"'bell-2'.*'bell'"):
+        changing(add, [BELL, SAME_BELL], replace=replace)
+    assert whole(done) == before
+    [conflict] = changing(add, [BELL, SAME_BELL], keep_both=True).conflicts
+    assert (conflict.new, conflict.stored) == ("bell-2", "bell")
 
 
 def test_an_id_that_is_taken_and_one_that_is_unknown_are_named(done, changing):
@@ -308,3 +340,14 @@ def test_ingest_of_a_changed_file_does_the_difference_and_keeps_the_router(tmp_p
     assert again.rebuilt, "by now more than a tenth of the facts are others"
     assert [entry.command for entry in History(Project(held)).entries] == ["ingest"] * 3
     assert len(load_facts(Project(held))) == json.loads((held / "project.json").read_bytes())["ingest"]["facts"]
+
+
+def test_ingest_names_what_a_new_fact_would_be_taken_for_also_where_the_router_stays(tmp_path, config, backbone):
+    many = [(f"unit-{i}", f"What is the code of unit {i}?", f"HT-{7 * i:03}") for i in range(20)]
+    again = ("again", "Can you tell me what is the code of unit 5?", "Another one.")
+    held, file = tmp_path / "many", tmp_path / "facts.jsonl"
+    ingest(write_facts(file, many), held, config, backbone=backbone)
+    result = ingest(write_facts(file, [again, *many]), held, config, backbone=backbone)
+    first = result.confusable[0]
+    assert not result.rebuilt and first.score >= result.threshold
+    assert (first.one, first.other) == (again[1], many[5][1])

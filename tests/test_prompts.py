@@ -125,6 +125,17 @@ def test_the_fingerprint_changes_with_the_rendering_and_with_nothing_else(templa
     assert len({fingerprint, *(templated(other).fingerprint for other in others)}) == 4
 
 
+def test_a_template_that_tells_the_date_renders_the_same_on_any_day(templated):
+    """Else nothing that was tuned yesterday could be asked for today."""
+    clock = CHAT.replace("helpful", "helpful, {{ strftime_now('%d %b %Y, %H:%M:%S.%f') }} {{strftime_now( \"%Y\" )}},")
+    prompts = templated(clock)
+    assert prompts.fingerprint == templated(clock).fingerprint
+    turns = [{"role": "user", "content": "Where does the tram end?"}]
+    now = prompts.ids(prompts.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    assert now != prompts.render(turns)
+    assert prompts.last_question(now) == prompts.question("Where does the tram end?")
+
+
 def test_the_vocabulary_has_a_piece_for_every_id_of_the_tokenizer(backbone):
     assert len(backbone.prompts.vocabulary().offsets) - 1 == len(backbone.prompts.tokenizer)
 

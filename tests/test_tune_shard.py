@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny import FACTS
 
 from memtune import tune as tuning
+from memtune.change import forget
 from memtune.errors import ProjectError
 from memtune.events import Learned, Note
 from memtune.merge import merge
@@ -75,6 +76,19 @@ def test_ctrl_c_keeps_whole_chunks_and_the_rest_is_fitted_later(fit):
     whole = fit(2, on_event=events.append)
     assert whole.met and whole.learned == 4 and whole.seconds > stopped.seconds
     assert [event.done for event in events if isinstance(event, Learned)] == [2, 4]
+
+
+def test_a_shard_of_a_project_that_was_changed_meanwhile_ends_and_leaves_nothing(done, config, backbone):
+    """It would hold the rows of a fact that was forgotten while it ran."""
+
+    def change(event):
+        if isinstance(event, Learned) and "valve" in load_memory(Project(done)).bank.numbers_of(["valve"]):
+            forget(["valve"], done, config, backbone=backbone)
+
+    stricter = config.with_flags(until_loss=1e-9)
+    with pytest.raises(ProjectError, match="changed by another command meanwhile"):
+        tune_shard(done, stricter, Shard(1, 1), backbone=backbone, on_event=change)
+    assert not list(done.glob("shard_*"))
 
 
 def test_another_target_is_fitted_anew(fresh, fit):

@@ -12,7 +12,7 @@ from memtune.backbone import Backbone
 from memtune.calibration import CAREFUL, MARGIN
 from memtune.difference import Difference
 from memtune.errors import DataError
-from memtune.events import OnEvent
+from memtune.events import OnEvent, ignore
 from memtune.fact import Fact, PackedFacts
 from memtune.memory.bank import Bank
 from memtune.memory.edit import Addition, caution_for, edited, takers
@@ -24,7 +24,7 @@ from memtune.reading import Reading
 from memtune.visible import show
 from memtune.wordings import Wordings
 
-__all__ = ["Conflict", "addition", "changed_memory", "conflicts", "experts_of"]
+__all__ = ["Conflict", "addition", "changed_memory", "conflicts", "experts_of", "settled"]
 
 
 @dataclass(frozen=True)
@@ -87,26 +87,48 @@ def changed_memory(
     return edited(memory, found.order(memory.bank.sizes.facts), added), added
 
 
+def settled(
+    memory: Memory, facts: PackedFacts, found: Difference, backbone: Backbone, on_event: OnEvent
+) -> tuple[Memory, list[Conflict]]:
+    """As ``changed_memory``, with what the new facts would be taken for."""
+    made, added = changed_memory(memory, facts, found, backbone, on_event)
+    if added is None:
+        return made, []
+    stays = torch.nonzero(found.origin >= 0).squeeze(1)
+    kept, new = facts.only(stays.tolist()), facts.only(found.new)
+    old = memory
+    if len(kept) < memory.bank.sizes.facts:
+        only = Difference(found.origin[stays], (), (), ())
+        old, _ = changed_memory(memory, kept, only, backbone, ignore)
+    return made, conflicts(old, added, new, Wordings(new, backbone.prompts.question), kept)
+
+
 @torch.inference_mode()
 def conflicts(
     memory: Memory, added: Addition, facts: Sequence[Fact], wordings: Sequence[str], stored: Sequence[Fact]
 ) -> list[Conflict]:
-    """Every stored fact that fires when a new one is asked for, and every one whose question would fire a new one."""
+    """Every stored fact that fires when a new one is asked for, every one whose question would fire a new one, and new
+    ones that would be taken for each other: there the earlier one counts as stored.
+    """
     router = memory.router
-    found: dict[tuple[int, int], Conflict] = {}
+    found: dict[tuple[str, str], Conflict] = {}
 
-    def note(new: int, old: int, asked: str, score: float) -> None:
+    def note(new: str, old: str, asked: str, score: float) -> None:
         threshold = float(router.get_buffer("threshold"))
-        conflict = Conflict(facts[new].id, stored[old].id, asked, score, threshold)
-        found.setdefault((new, old), conflict)
+        found.setdefault((new, old), Conflict(new, old, asked, score, threshold))
 
     owner = added.owner.tolist()
     asked = added.questions.take(torch.arange(len(added.questions)))
     for number, route in enumerate(router.decide(asked)):
         if route.fired:
-            note(owner[number], route.fact, wordings[number], route.score)
+            note(facts[owner[number]].id, stored[route.fact].id, wordings[number], route.score)
     mine: Tensor = router.get_buffer("owner")
     for number, question, score in takers(router, added.questions, added.caution):
-        old = int(mine[question])
-        note(owner[number], old, stored[old].question, score)
+        old = stored[int(mine[question])]
+        note(facts[owner[number]].id, old.id, old.question, score)
+    first = memory.bank.sizes.facts
+    new = edited(memory, torch.arange(first, first + len(facts)), added).router
+    for number, question, score in takers(new, added.questions, added.caution, added.owner):
+        earlier, later = sorted((owner[number], owner[question]))
+        note(facts[later].id, facts[earlier].id, facts[later].question, score)
     return list(found.values())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from memtune.additions import Conflict, changed_memory, conflicts
+from memtune.additions import Conflict, settled
 from memtune.backbone import Backbone
 from memtune.config import Config
 from memtune.difference import Difference, difference
@@ -21,7 +21,7 @@ from memtune.errors import DataError, ProjectError
 from memtune.events import OnEvent, ignore
 from memtune.exported import mark_stale
 from memtune.fact import Fact, PackedFacts
-from memtune.history import History
+from memtune.history import FORGET, History
 from memtune.memory.module import Memory
 from memtune.project import Project
 from memtune.store import (
@@ -37,7 +37,6 @@ from memtune.store import (
 )
 from memtune.teaching import FailedFact, Teacher
 from memtune.tune import CHUNK, TuneResult, summary
-from memtune.wordings import Wordings
 
 __all__ = ["ChangeResult", "add", "forget", "rollback", "update"]
 
@@ -117,9 +116,10 @@ def forget(
     """The facts are gone from every file of the project, from its history as well: no rollback brings them back.
 
     The files that held them are overwritten before they are removed, among them the reports of eval in the project's
-    directory. Exports are marked as stale. Raises DataError for unknown ids.
+    directory. Exports are marked as stale. What was forgotten before is left alone: a command that was killed may be
+    given again. Raises DataError for unknown ids.
     """
-    request = _Request("forget", "", lambda change: change.without(change.numbers_of(ids)), forget=True)
+    request = _Request(FORGET, "", lambda change: change.without(change.numbers_of(change.left_of(ids))), forget=True)
     return _carry_out(request, project_dir, config, on_event, backbone)
 
 
@@ -186,6 +186,11 @@ class _Change:
     def numbers_of(self, ids: Sequence[str]) -> list[int]:
         return numbers_of(self.project, self.memory.bank, ids)
 
+    def left_of(self, ids: Sequence[str]) -> list[str]:
+        """Without those that are there no longer because they were forgotten."""
+        here = self.memory.bank.numbers_of(ids)
+        return [name for name in ids if name in here or name not in self.history.forgotten]
+
     def with_new(self, facts: Sequence[Fact]) -> _Wanted:
         known = self.memory.bank.numbers_of(fact.id for fact in facts)
         taken = [fact for fact in facts if fact.id in known and self.facts[known[fact.id]].digest != fact.digest]
@@ -221,7 +226,8 @@ class _Change:
         wanted = request.wanted(self)
         memory, in_the_way = self._settled(wanted)
         if in_the_way and request.replace:
-            wanted = wanted.without({conflict.stored for conflict in in_the_way})
+            new = {*wanted.found.added, *wanted.found.changed}  # of two new ones neither is to go for the other
+            wanted = wanted.without({conflict.stored for conflict in in_the_way} - new)
             memory, in_the_way = self._settled(wanted)
         if in_the_way and not request.keep_both:
             problems = [str(conflict) for conflict in in_the_way]
@@ -234,17 +240,8 @@ class _Change:
         return self._result(request.command, wanted, tuned, tuple(in_the_way), stale)
 
     def _settled(self, wanted: _Wanted) -> tuple[Memory, list[Conflict]]:
-        """The memory of the wanted facts, not yet taught, and those of the old ones that get in the way of new ones."""
-        memory, added = changed_memory(self.memory, wanted.facts, wanted.found, self.backbone, self.on_event)
-        if added is None:
-            return memory, []
-        stays = torch.nonzero(wanted.found.origin >= 0).squeeze(1)
-        kept, new = wanted.facts.only(stays.tolist()), wanted.facts.only(wanted.found.new)
-        old = self.memory
-        if len(kept) < len(self.facts):
-            only = Difference(wanted.found.origin[stays], (), (), ())
-            old, _ = changed_memory(self.memory, kept, only, self.backbone, ignore)
-        return memory, conflicts(old, added, new, Wordings(new, self.backbone.prompts.question), kept)
+        """The memory of the wanted facts, not yet taught, and what gets in the way of the new ones."""
+        return settled(self.memory, wanted.facts, wanted.found, self.backbone, self.on_event)
 
     def _taught(self, wanted: _Wanted, memory: Memory) -> Teacher:
         teacher = Teacher(wanted.facts, memory, self.backbone, self.config, self.on_event)

@@ -20,7 +20,9 @@ from memtune.fact import Fact
 from memtune.project import Project, in_project
 from memtune.visible import spelt
 
-__all__ = ["Entry", "History"]
+__all__ = ["FORGET", "Entry", "History"]
+
+FORGET = "forget"  # the command whose entry names what no rollback brings back
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class History:
                 return entry
             above = entry.digest
         return None
+
+    @property
+    def forgotten(self) -> set[str]:
+        """The ids of facts that were forgotten, whatever has become of these ids since."""
+        return {name for entry in self.entries if entry.command == FORGET for name in entry.removed}
 
     def record(
         self, command: str, file: str, found: Difference, replaced: Iterable[Fact], *, forget: bool = False

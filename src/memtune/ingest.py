@@ -7,13 +7,14 @@ little changed the router stays too.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from memtune.additions import changed_memory
+from memtune.additions import Conflict, settled
 from memtune.backbone import Backbone, load_backbone
 from memtune.checkpoints import lasting_name
 from memtune.config import Config
@@ -123,8 +124,8 @@ def ingest(
     same_model = project.exists and project.need("model", "memtune ingest FACTS")["fingerprint"] == backbone.fingerprint
     if not rebuild and same_model and _router_stays(project, found, config):
         on_event(Note(f"{len(found)} of {len(facts)} facts are not what they were; the router stays"))
-        memory, _ = changed_memory(load_memory(project), facts, found, backbone, on_event)
-        result = _with_old_router(project, facts, memory, found, backbone)
+        memory, in_the_way = settled(load_memory(project), facts, found, backbone, on_event)
+        result = _with_old_router(project, facts, memory, found, backbone, in_the_way)
         before = project.need("router", "memtune ingest FACTS")
         made = before | {"changed": before["changed"] + len(found)}
     else:
@@ -193,9 +194,14 @@ def _result(
 
 
 def _with_old_router(
-    project: Project, facts: PackedFacts, memory: Memory, found: Difference, backbone: Backbone
+    project: Project,
+    facts: PackedFacts,
+    memory: Memory,
+    found: Difference,
+    backbone: Backbone,
+    in_the_way: Sequence[Conflict],
 ) -> IngestResult:
-    """Of the router it says what was said when it was made."""
+    """Of the router it says what was said when it was made; what new facts are taken for is known beside that."""
     record = project.need("ingest", "memtune ingest FACTS")
     promised = {name: record[name] for name in ("threshold", "expected_recall", "expected_false_fire")}
     kept = int(memory.bank.accepted.sum())
@@ -204,8 +210,15 @@ def _with_old_router(
         **promised,
         kept=kept,
         rebuilt=False,
-        confusable=still_confusable(project, facts),
+        confusable=(*_taken(in_the_way, facts, memory), *still_confusable(project, facts)),
     )
+
+
+def _taken(in_the_way: Sequence[Conflict], facts: PackedFacts, memory: Memory) -> list[Confusable]:
+    number = memory.bank.numbers_of(name for conflict in in_the_way for name in (conflict.new, conflict.stored))
+    asked = {name: facts[number[name]].question for name in number}
+    pairs = [Confusable(asked[one.new], asked[one.stored], one.score) for one in in_the_way]
+    return sorted(pairs, key=lambda pair: -pair.score)
 
 
 def _counts(facts: PackedFacts, memory: Memory, found: Difference, backbone: Backbone) -> dict[str, Any]:

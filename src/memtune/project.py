@@ -29,6 +29,7 @@ __all__ = [
     "REPORTS",
     "Project",
     "check_writable",
+    "erase",
     "finite",
     "in_project",
     "intact",
@@ -40,6 +41,7 @@ PROJECT_ENV = "MEMTUNE_PROJECT"
 STATE = "project.json"
 LOCK = "lock"
 FORMAT = 3
+ERASING = "erasing"  # the entry of a state whose old files hold what was forgotten
 INGESTED = ("model", "ingest", "memory", "router")  # the records that every project has
 NAME_DIGITS = 16  # of the SHA-256 that a file is named by
 # What keep, write_beside and safetensors make; the rest is the user's.
@@ -105,6 +107,12 @@ def _overwrite(path: Path) -> None:
         while left > 0:
             left -= file.write(bytes(min(left, 1 << 20)))
     _sync(path)
+
+
+def erase(path: Path) -> None:
+    """The file is gone, and so is what it held."""
+    _overwrite(path)
+    path.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:
@@ -185,9 +193,17 @@ class Project:
             raise self._unwritable(error) from error
         try:
             self.state = self._read_state()
+            if self.state.get(ERASING):
+                self._clear_up()
             yield
         finally:
             lock.release()
+
+    def settle(self) -> None:
+        """What a killed process had yet to overwrite is overwritten: before anything is written without the lock."""
+        if self.state.get(ERASING):
+            with self.writing():
+                pass
 
     def check_writable(self) -> None:
         """Before any work is done. Raises ProjectError where its result could not be kept."""
@@ -219,22 +235,32 @@ class Project:
         """The new state: ``files`` and ``records`` replace their namesakes; the rest stays.
 
         With new files all those are removed that memtune wrote and the state does not name, the shards of the old state
-        among them. ``erase``: they are overwritten first, and so are reports, which hold what the facts said.
+        among them. ``erase``: they are overwritten first, and so are reports, which hold what the facts said. The state
+        says so until it is done: whoever writes next finishes what a killed process could not.
         """
         state = {**self.state, **records, "format": FORMAT}
         state["files"] = {**self.state.get("files", {}), **files}
+        self._put(state | ({ERASING: True} if erase else {}))
+        if files:
+            self._clear_up()
+
+    def _put(self, state: dict[str, Any]) -> None:
         write_beside(self.root / STATE, json.dumps(state, indent=1).encode())
         self.state = state
-        if files:
-            self._remove_unnamed(erase)
 
-    def _remove_unnamed(self, erase: bool) -> None:
+    def _clear_up(self) -> None:
+        erasing = self.state.get(ERASING, False)
+        self._remove_unnamed(erasing)
+        if erasing:
+            self._put({key: value for key, value in self.state.items() if key != ERASING})
+
+    def _remove_unnamed(self, erasing: bool) -> None:
         named = {record["name"] for record in self.state["files"].values()} | {STATE, LOCK}
         for path in self.root.iterdir():
-            goes = _OWN.fullmatch(path.name) or (erase and path.name in REPORTS)
+            goes = _OWN.fullmatch(path.name) or (erasing and path.name in REPORTS)
             if goes and path.is_file() and path.name not in named:
-                if erase and not path.is_symlink():  # what a link leads to is not ours
-                    _overwrite(path)
+                if erasing and not path.is_symlink():  # what a link leads to is not ours
+                    erase(path)
                 path.unlink(missing_ok=True)  # a shard has renamed its own meanwhile
 
     def path(self, kind: str) -> Path:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memtune.errors import ModelError
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["EncodedFact", "Prompts"]
 
 _BYTE_LEVEL = "ByteLevel"
+# What a template that tells the model the date is given as today, or facts tuned today would be asked for by another
+# prompt tomorrow. It is the day that Llama's templates name where they know none.
+_TODAY = datetime(2024, 7, 26)
+_DATE = re.compile(r"""\bstrftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,19 @@ class Prompts:
         """The ids of a conversation, ready for the model's next answer."""
         if not self.has_template:
             return self.format.prefix + self.ids("\n\n".join(turn["content"] for turn in turns))
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self.ids(text)
+        return self.chat(turns, add_generation_prompt=True)
+
+    def chat(self, turns: list[dict[str, str]], **options: Any) -> tuple[int, ...]:
+        """The ids that the template makes of a conversation; ``options`` as ``apply_chat_template`` takes them."""
+        return self.ids(
+            self.tokenizer.apply_chat_template(turns, chat_template=self._undated, tokenize=False, **options)
+        )
+
+    @cached_property
+    def _undated(self) -> str:
+        """The template with _TODAY for the date that it asks for. transformers hands it no other clock than its own."""
+        template: str = self.tokenizer.get_chat_template()
+        return _DATE.sub(lambda found: repr(_TODAY.strftime(found["format"])), template)
 
     def question(self, text: str) -> tuple[int, ...]:
         """The ids of one question as they stand in its rendered prompt.
@@ -167,7 +185,7 @@ def _stop_of(prompts: Prompts) -> int:
         )
     if prompts.has_template:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        rendered = prompts.ids(prompts.tokenizer.apply_chat_template(turns, tokenize=False))
+        rendered = prompts.chat(turns)
         prompt = prompts.render(turns[:1])
         for token in rendered[len(prompt) :]:
             if token in prompts.stop_ids:

@@ -75,8 +75,9 @@ def _entry(place: Any, path: Iterable[str]) -> Any:
 
 def check_state(state: Mapping[str, Any]) -> None:
     """Raises ValueError where an entry is of another kind than memtune writes."""
-    if type(state.get("seed", 0)) is not int:
-        raise ValueError(f"seed is {show(state['seed'])}")
+    for name, usual in (("seed", 0), ("erasing", False)):
+        if type(state.get(name, usual)) is not type(usual):
+            raise ValueError(f"{name} is {show(state[name])}")
     for stage, kinds in KINDS.items():
         record = state.get(stage)
         if record is not None:

@@ -10,8 +10,9 @@ import torch
 
 from memtune.backbone import Backbone
 from memtune.config import Config
+from memtune.errors import ProjectError
 from memtune.events import Note, OnEvent, ignore
-from memtune.project import Project
+from memtune.project import Project, erase
 from memtune.shards import Kept, Origin, Shard, keep_shard, kept_shards, take_over
 from memtune.store import backbone_of
 from memtune.tune import Tuning
@@ -44,6 +45,7 @@ def tune_shard(
     What an earlier run of it had done is not done again; Ctrl-C keeps what was done. Raises ProjectError, ModelError.
     """
     project = Project(project_dir)
+    project.settle()
     origin = Origin.of(project, config)
     kept = next((kept for kept in kept_shards(project) if (kept.shard, kept.origin) == (shard, origin)), None)
     if kept and kept.finished:
@@ -95,4 +97,17 @@ class _Part:
             seconds=self.before.seconds + run.seconds,
             reasons={number: teacher.reasons[number] for number in self.facts if number in teacher.reasons},
         )
-        return keep_shard(run.project, now, run.bank.take(self.numbers))
+        kept = keep_shard(run.project, now, run.bank.take(self.numbers))
+        self._check(kept.path)
+        return kept
+
+    def _check(self, path: Path) -> None:
+        """That the project is what it was. Asked when the shard is written: what changes the project later removes it.
+
+        Raises ProjectError, and what was written is overwritten: it may hold what was forgotten.
+        """
+        project = self.run.project
+        now = Project(project.root)
+        if Origin.of(now, self.run.teacher.config) != self.before.origin:
+            erase(path)
+            raise ProjectError(f"{project.root} was changed by another command meanwhile", hint="run this one again")

@@ -132,3 +132,8 @@ def test_a_stored_question_that_would_fire_a_new_one_is_named(memory, read):
     assert (new, int(memory.router.get_buffer("owner")[stored])) == (0, 2)
     assert score >= float(memory.router.get_buffer("threshold"))
     assert takers(memory.router, read("Is it raining?"), torch.zeros(1)) == []
+
+
+def test_a_facts_own_questions_do_not_count_as_takers(memory, read):
+    assert takers(memory.router, read(FACTS[2][1]), torch.zeros(1), owner=torch.tensor([2])) == []
+    assert takers(memory.router, read(FACTS[2][1]), torch.zeros(1), owner=torch.tensor([1]))

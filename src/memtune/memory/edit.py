@@ -78,9 +78,13 @@ def caution_for(router: Router, questions: StoredQuestions, strangers: Questions
 
 
 @torch.inference_mode()
-def takers(router: Router, questions: StoredQuestions, caution: Tensor) -> list[tuple[int, int, float]]:
+def takers(
+    router: Router, questions: StoredQuestions, caution: Tensor, owner: Tensor | None = None
+) -> list[tuple[int, int, float]]:
     """Stored questions that would fire one of the new ``questions`` if they were asked in about their own words:
     (the new one, the stored one that is most alike, its score above the threshold).
+
+    ``owner`` int64 (questions,): the fact of the router that each question belongs to, whose questions do not count.
     """
     stored = router.stored
     if not len(stored):  # all that was stored is replaced
@@ -88,6 +92,8 @@ def takers(router: Router, questions: StoredQuestions, caution: Tensor) -> list[
     asked = questions.unit_vectors(torch.arange(len(questions)))
     number = router.lists.search(asked, stored.vectors, CANDIDATES)[1]
     scores = _scores(router, stored, number, questions) - caution[:, None]
+    if owner is not None:
+        scores = scores.masked_fill(router.get_buffer("owner")[number] == owner[:, None], -torch.inf)
     best, place = scores.max(1)
     found = zip(best.tolist(), number.gather(1, place[:, None]).squeeze(1).tolist(), strict=True)
     threshold = float(router.get_buffer("threshold"))
