@@ -105,8 +105,12 @@ def test_an_altered_history_is_seen(done):
     assert audit(done).broken == 1 and not audit(done).met
 
 
-def test_something_that_is_no_audit_is_refused(done, tmp_path):
-    for text in ("", "{}", '{"proofs": [1]}'):
-        (tmp_path / "other.json").write_text(text)
-        with pytest.raises(ProjectError, match="is no audit"):
-            audit(done, since=tmp_path / "other.json")
+PROOF = {"id": "x", "learned": True, "text": "0" * 64, "rows": ["0" * 16]}
+SPOILT = [json.dumps({"proofs": [PROOF | other]}) for other in ({"id": []}, {"text": {}}, {"rows": [[]]}, {"rows": 1})]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"proofs": [1]}', "[" * 200_000, *SPOILT], ids=lambda text: text[:80])
+def test_something_that_is_no_audit_is_refused(done, tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ProjectError, match="is no audit"):
+        audit(done, since=tmp_path / "other.json")

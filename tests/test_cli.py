@@ -133,6 +133,7 @@ PLANNED = PlanResult(
     timed=69,
     timed_seconds=20.5,
     load_seconds=3.2,
+    bank_bytes=2 << 20,
 )
 COMMANDS = ["ingest", "tune", "plan", "merge", "probe", "eval", "export"]
 FUNCTIONS = {"eval": "memtune.evaluate.evaluate"}  # eval is a word of Python

@@ -41,6 +41,7 @@ PLANNED = PlanResult(
     timed=69,
     timed_seconds=20.5,
     load_seconds=3.2,
+    bank_bytes=2 << 20,
 )
 RESULTS = {
     "tune.tune": TUNED,
@@ -133,3 +134,10 @@ def test_a_plan_of_many_shards_is_short(calls: dict[str, Any]) -> None:
     said = run("plan", "--shards", "1000").stderr
     assert "and 980 more" in said and "memtune tune --shard I/1000    for I from 1 to 1000" in said
     assert len(said.splitlines()) < 40
+
+
+@pytest.mark.parametrize("shards", ["1", "3"])
+def test_a_plan_for_facts_that_are_all_learned_has_no_commands(calls: dict[str, Any], shards: str) -> None:
+    calls["results"]["plan.plan"] = replace(PLANNED, already=PLANNED.facts)
+    result = run("plan", "--shards", shards)
+    assert result.exit_code == 0 and "72 of them learned already" in result.stderr and "next:" not in result.stderr

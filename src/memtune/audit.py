@@ -140,7 +140,9 @@ def _earlier(path: Path) -> dict[str, Proof]:
     try:
         entries: Any = json.loads(path.read_bytes())["proofs"]
         proofs = [Proof(e["id"], e["learned"], e["text"], tuple(e["rows"])) for e in entries]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if not all(isinstance(text, str) for proof in proofs for text in (proof.id, proof.text, *proof.rows)):
+            raise TypeError("an id or a hash is no text")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ProjectError(f"{path} is no audit", hint="memtune audit --json > audit.json") from error
     return {proof.id: proof for proof in proofs}
 

@@ -172,7 +172,8 @@ def _check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch was built without it, or sees none
         raise ConfigError(
             f"device {device!r} cannot be used: {_first_line(error)}",
-            hint="device takes auto, cpu, cuda or cuda:1; for another in a project: memtune ingest FACTS --device auto",
+            hint="device takes auto, cpu, cuda or cuda:1; a project takes another where its facts are ingested again, "
+            "with --device auto and the same --project",
         ) from error
 
 

@@ -151,11 +151,10 @@ class History:
 
 def _moment(time: str, log: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
+        return datetime.fromisoformat(time).astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last year may have no such moment in UTC
         hint = f"write 2026-11-25T18:30, or the number of a change: {log}"
         raise ProjectError(f"{time!r} is no time", hint=hint) from None
-    return moment.astimezone(UTC)
 
 
 def _rows(project: Project, kind: str) -> list[dict[str, Any]]:

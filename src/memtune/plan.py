@@ -44,6 +44,7 @@ class PlanResult:
 
     ``seconds`` for the slowest shard, ``alone`` for one process. ``timed`` facts were fitted to know it. ``costs``:
     memtune, then what one would do instead; none where no fact is left. ``watts``: what the machine is said to draw.
+    ``bank_bytes``: of the rows of all facts, those that are learned already among them.
     """
 
     facts: int
@@ -54,6 +55,7 @@ class PlanResult:
     timed: int
     timed_seconds: float
     load_seconds: float
+    bank_bytes: int
     costs: tuple[Cost, ...] = ()
     watts: float | None = None
 
@@ -97,6 +99,7 @@ def plan(
         timed=len(timed),
         timed_seconds=seconds,
         load_seconds=loaded,
+        bank_bytes=bytes_of(run.bank.state_dict().values()),
         costs=tuple(_costs(run, backbone, timed, alone, size, against_lora)) if timed else (),
         watts=watts,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 from tiny import FACTS, write_judged
 
 from memtune.asking import greedy
-from memtune.errors import DataError
+from memtune.errors import DataError, ProjectError
 from memtune.evidence.mechanism.detect import detect, observed
 from memtune.evidence.mechanism.detector import Detector, doubt_of
 from memtune.evidence.mechanism.lens import Lens
@@ -63,9 +65,28 @@ def test_the_detector_is_kept_and_doubts_a_reply_of_this_backbone(facts, done, b
 
 @pytest.mark.parametrize(("right", "kind"), [(lambda _: False, "right"), (lambda number: number < 3, "right")])
 def test_too_few_of_a_kind_teach_nothing(facts, done, backbone, right, kind):
-    with pytest.raises(DataError, match=rf"of 18 replies are {kind}: a detector needs 5 or more of each kind"):
+    with pytest.raises(
+        DataError, match=rf"of 18 replies are {kind}: a detector needs 5 or more of each kind"
+    ) as caught:
         detect(facts(right), done, backbone=backbone)
+    assert caught.value.hint.endswith(f"memtune detect --project {done} {done.parent / 'questions.jsonl'}")
     assert not (done / "detector.json").exists()
+
+
+def test_that_nothing_can_be_kept_is_said_before_anything_is_asked(facts, done, backbone, monkeypatch):
+    def refused(directory):
+        raise OSError(errno.EROFS, "Read-only file system", str(directory))
+
+    monkeypatch.setattr("memtune.project.check_writable", refused)
+    monkeypatch.setattr("memtune.evidence.mechanism.detect.observed", lambda *_: pytest.fail("it was asked"))
+    with pytest.raises(ProjectError, match="cannot be written: Read-only file system"):
+        detect(facts(lambda number: number % 2), done, backbone=backbone)
+
+
+def test_a_place_without_a_project_is_said_to_be_none(facts, tmp_path):
+    with pytest.raises(ProjectError, match="no finished model"):
+        detect(facts(lambda _: True), tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_memory_on_the_model_changes_no_figure(backbone, memory):

@@ -122,5 +122,6 @@ def test_what_is_kept_is_read_again(detector, tmp_path):
 def test_a_file_that_is_none_is_refused(detector, tmp_path, spoil):
     path = detector.save(tmp_path)
     path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
-    with pytest.raises(ProjectError, match="no detector of this version"):
+    with pytest.raises(ProjectError, match="no detector of this version") as caught:
         Detector.load(tmp_path)
+    assert f"memtune detect FACTS --project {tmp_path}," in caught.value.hint

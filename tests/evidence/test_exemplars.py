@@ -83,4 +83,11 @@ def test_too_few_facts_are_named_with_what_would_do():
         draw_sets(CAPITALS[:5], CAPITALS[:5], count=4, shots=4, seed=0)
     assert str(caught.value) == "c:Chad: too few other facts to show before 'What is the capital of Chad?': 4"
     assert caught.value.hint.startswith("5 are needed")
+    assert caught.value.hint.endswith("or ask for less: --sets 1 --shots 1")
     assert len(draw_sets(CAPITALS[:6], CAPITALS[:6], count=4, shots=4, seed=0).of[0]) == 4
+
+
+def test_whoever_asked_for_the_least_is_not_told_to_ask_for_less():
+    with pytest.raises(DataError) as caught:
+        draw_sets(CAPITALS[:1], CAPITALS[:1], count=1, shots=1, seed=0)
+    assert caught.value.hint == "one is needed: take it from a file, --exemplars FILE"

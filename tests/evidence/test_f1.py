@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memtune.evidence.truth.f1 import f1_at, precision, recall_at
+from memtune.evidence.truth.f1 import f1_at, precision, recall_at, share
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_its_parts():
     assert precision(3, 1) == 0.75
     assert recall_at(3, 4) == 0.75
     assert recall_at(5, 4) == 1.0
+
+
+@pytest.mark.parametrize(("value", "said"), [(2 / 3, "0.667"), (1, "1.000"), (0.0, "0.000"), (None, "none")])
+def test_pages_and_views_say_a_figure_alike(value, said):
+    assert share(value) == said

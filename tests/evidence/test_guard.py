@@ -16,6 +16,7 @@ from memtune.config import Config
 from memtune.errors import ConfigError, ProjectError
 from memtune.evidence.rewinding.guard import GUARDS, Setting, guard
 from memtune.evidence.rewinding.tree import Limits
+from memtune.fact import PackedFacts
 from memtune.ingest import ingest
 from memtune.probe import probe
 from memtune.tune import tune
@@ -138,6 +139,13 @@ def test_an_unknown_guard_is_refused_before_anything_is_loaded(tmp_path):
 def test_facts_that_nobody_tuned_cannot_be_guarded(tmp_path):
     with pytest.raises(ProjectError, match="no finished model"):
         list(guard(["q"], tmp_path))
+
+
+def test_without_facts_there_is_no_likelihood_to_compare_with(ask, tuned, monkeypatch):
+    monkeypatch.setattr("memtune.evidence.rewinding.guard.load_facts", lambda _: PackedFacts.pack([]))
+    with pytest.raises(ProjectError, match="no fact is left") as caught:
+        ask(FLAG[1], by="likelihood")
+    assert caught.value.hint == f"memtune facts add FACTS --project {tuned}"
 
 
 @pytest.mark.real

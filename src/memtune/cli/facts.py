@@ -59,6 +59,8 @@ ReplaceOption = Annotated[
 KeepOption = Annotated[
     bool, typer.Option("--keep-both", help="Let facts stand side by side that may be taken for one another.")
 ]
+TO_ADD = "either FACTS, or --question and --answer"
+TO_UPDATE = "either FACTS, or --id with --question or --answer"
 
 
 @facts_app.callback(invoke_without_command=True)
@@ -177,7 +179,11 @@ def update(
     with conversation(as_json, quiet) as shown:
         settings = settings_of(shown, config)
         command = f"memtune facts update{in_project(project)}"
-        new = _given(facts, id, question, answer, command) if facts else [_changed(project, id, question, answer)]
+        new: Sequence[Fact]
+        if facts:
+            new = _of_file(facts, (id, question, answer), command, TO_UPDATE)
+        else:
+            new = [_changed(project, id, question, answer)]
         from memtune.change import update as run
 
         ruled = partial(run, replace=replace, keep_both=keep_both, on_event=shown.on_event)
@@ -287,20 +293,29 @@ def check_ids(ids: Sequence[str]) -> None:
 
 def _given(file: str | None, id: str | None, question: str | None, answer: str | None, command: str) -> Sequence[Fact]:
     """The facts of the file, or the one that the options say. ``command`` was given them."""
-    from memtune.facts import one_fact, read_facts
+    if file is not None:
+        return _of_file(file, (id, question, answer), command, TO_ADD)
+    if not (question and answer):
+        raise MemtuneError(TO_ADD, hint=f"{command} --help")
+    from memtune.facts import one_fact
 
-    if file is not None and (id or question or answer) is None:
-        check_stdin(file)
-        return read_facts(file, command=command)
-    if file is None and question and answer:
-        return [one_fact(question, answer, id, command=command)]
-    raise MemtuneError("either FACTS, or --question and --answer", hint=f"{command} --help")
+    return [one_fact(question, answer, id, command=command)]
+
+
+def _of_file(file: str, options: Sequence[str | None], command: str, instead: str) -> Sequence[Fact]:
+    """The facts of the file, which takes none of the ``options`` beside it. ``instead``: what ``command`` takes."""
+    if any(option is not None for option in options):
+        raise MemtuneError(instead, hint=f"{command} --help")
+    from memtune.facts import read_facts
+
+    check_stdin(file)
+    return read_facts(file, command=command)
 
 
 def _changed(project: Path, id: str | None, question: str | None, answer: str | None) -> Fact:
     """The fact with this id, with what the options say in place of what it says."""
     if not id or not (question or answer):
-        raise MemtuneError("either FACTS, or --id with --question or --answer", hint="memtune facts update --help")
+        raise MemtuneError(TO_UPDATE, hint="memtune facts update --help")
     check_ids([id])
     from memtune.facts import one_fact
     from memtune.listing import fact_of

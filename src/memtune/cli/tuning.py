@@ -174,7 +174,9 @@ def plan(
 
 
 def _planned(result: PlanResult, shards: int, options: str) -> list[str]:
-    """The commands that do what was planned."""
+    """The commands that do what was planned: none where every fact is learned already."""
+    if result.facts == result.already:
+        return []
     if shards == 1:
         return [f"memtune tune{options}"]
     commands = [f"memtune tune --shard {planned.shard}{options}" for planned in result.shards]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from memtune.store import bytes_of, load_memory
 
 __all__ = ["Forecast", "Held", "forecast"]
 
-FIELDS = ("facts", "already", "alone", "shards")
+FIGURES = ("facts", "already", "alone", "bank_bytes")
+LARGEST = 2**63  # of any figure: more than this is no count of facts or bytes
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Held:
 
 @dataclass(frozen=True)
 class Forecast:
-    """``facts`` were planned and then tuned. Seconds of fitting in one process; bytes of the bank."""
+    """``facts`` were planned and then tuned. Seconds of fitting in one process; bytes of the whole bank, with the facts
+    that were learned before: nothing says afterwards which those were.
+    """
 
     facts: int
     figures: tuple[Held, ...]
@@ -46,10 +50,10 @@ def forecast(project_dir: Path, plan_file: Path) -> Forecast:
     plan = _read(plan_file)
     project = Project(project_dir)
     tuned = project.need("tune", "memtune tune")
-    planned, done = plan["facts"] - plan["already"], tuned["facts"] - tuned["already"]
+    planned, done = _left(plan), _left(tuned)
     if planned != done or not tuned.get("fit_seconds"):
         raise ProjectError(
-            f"the last tune fitted {done:,} facts in one process, {plan_file} planned {planned:,}"
+            f"the last tune fitted {done} in one process, {plan_file} planned {planned}"
             if planned != done
             else "the last tune fitted nothing itself: its shards did",
             hint="memtune plan --json > plan.json, then memtune tune, then memtune plan --check plan.json",
@@ -57,15 +61,24 @@ def forecast(project_dir: Path, plan_file: Path) -> Forecast:
     bank = load_memory(project).bank
     size = bytes_of(bank.state_dict().values())
     seconds = Held("seconds", plan["alone"], tuned["fit_seconds"])
-    return Forecast(planned, (seconds, Held("bytes", sum(shard["bytes"] for shard in plan["shards"]), size)))
+    return Forecast(plan["facts"] - plan["already"], (seconds, Held("bytes", plan["bank_bytes"], size)))
+
+
+def _left(figures: Mapping[str, Any]) -> str:
+    """How many facts there were to fit, of how many: only where both are the same is the bank of the same facts."""
+    return f"{figures['facts'] - figures['already']:,} of {figures['facts']:,} facts"
 
 
 def _read(path: Path) -> dict[str, Any]:
     hint = "--check takes what was written by: memtune plan --json > plan.json"
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError([f"{path}: {error}"], hint=hint) from error
-    if not isinstance(plan, dict) or any(name not in plan for name in FIELDS):
+    if not isinstance(plan, dict) or not all(_is_figure(plan.get(name)) for name in FIGURES):
         raise DataError([f"{path}: no plan is in it"], hint=hint)
     return plan
+
+
+def _is_figure(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < LARGEST

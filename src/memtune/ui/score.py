@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from memtune.evidence.truth.f1 import share
 from memtune.ui.parts import LIST_CAP, cut, fields
 from memtune.visible import visible
 
@@ -54,9 +55,7 @@ def _said(one: Scored) -> Text:
 
 
 def _figures(answer: AnswerScore) -> str:
-    return (
-        f"precision {_share(answer.precision)}, recall {_share(answer.recall)}, F1@{_k(answer.k)} {_share(answer.f1)}"
-    )
+    return f"precision {share(answer.precision)}, recall {share(answer.recall)}, F1@{_k(answer.k)} {share(answer.f1)}"
 
 
 def _totals(result: ScoreResult) -> dict[str, str]:
@@ -67,20 +66,16 @@ def _totals(result: ScoreResult) -> dict[str, str]:
         "answers": f"{len(result.answers):,}, {result.answered_by}; {result.facts:,} facts",
         "statements": counts,
     }
-    entries["precision"] = f"{_share(result.precision)}{mean}: supported of all statements, each counted once"
+    entries["precision"] = f"{share(result.precision)}{mean}: supported of all statements, each counted once"
     if not many:
         [answer] = result.answers
-        entries["recall"] = f"{_share(result.recall)}: {answer.about_said:,} of {answer.about:,} stored facts about it"
-        entries[f"F1@{_k(answer.k)}"] = _share(result.f1)
+        entries["recall"] = f"{share(result.recall)}: {answer.about_said:,} of {answer.about:,} stored facts about it"
+        entries[f"F1@{_k(answer.k)}"] = share(result.f1)
         return entries
     k = f"F1@{result.k}" if result.k else "F1@K"
     own = "" if result.k else "; K of each answer: the stored facts about its subjects"
-    return entries | {"recall": f"{_share(result.recall)}{mean}", k: f"{_share(result.f1)}{mean}{own}"}
+    return entries | {"recall": f"{share(result.recall)}{mean}", k: f"{share(result.f1)}{mean}{own}"}
 
 
 def _k(k: int | None) -> str:
     return "K" if k is None else f"{k}"
-
-
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

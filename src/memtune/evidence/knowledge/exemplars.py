@@ -93,7 +93,9 @@ def _near(frames: _Frames, frame: Frame, facts: Sequence[Fact], least: int) -> l
     shown = lacking[0]
     raise DataError(
         [f"{shown.source}: too few other facts to show before {shown.question!r}: {_left(near, shown, least)}"],
-        hint=f"{least} are needed: take them from a file, --exemplars FILE, or ask for less: --sets 1 --shots 1",
+        hint=f"{least} are needed: take them from a file, --exemplars FILE, or ask for less: --sets 1 --shots 1"
+        if least > 1
+        else "one is needed: take it from a file, --exemplars FILE",
     )
 
 

@@ -76,17 +76,21 @@ def detect(
 ) -> DetectResult:
     """Asks the backbone, without any memory, and keeps the detector in the project for ``probe --explain``.
 
-    Raises ProjectError, ModelError, and DataError where fewer than FOLDS replies are right, or wrong.
+    Raises ProjectError, ModelError, and DataError where fewer than FOLDS replies are right, or wrong. That the detector
+    can be kept is seen before anything is asked.
     """
-    facts = read_facts(facts_path, command=f"memtune detect{in_project(project_dir)}")
+    command = f"memtune detect{in_project(project_dir)}"
+    facts = read_facts(facts_path, command=command)
     project = Project(project_dir)
+    project.need("model", "memtune ingest FACTS")
+    project.check_writable()
     backbone = backbone_of(project, backbone, on_event)
     started = time.monotonic()
     replies: list[Observed] = []
     for start in range(0, len(facts), TOGETHER):
         replies += observed(backbone, facts[start : start + TOGETHER])
         on_event(Progress("asking", len(replies), len(facts)))
-    result, detector = measured(replies, facts_path, backbone, seed)
+    result, detector = measured(replies, facts_path, backbone, seed, command=command)
     file = detector.save(project.root)
     return replace(result, file=str(file), seconds=time.monotonic() - started)
 
@@ -111,11 +115,14 @@ def observed(backbone: Backbone, facts: Sequence[Fact]) -> list[Observed]:
 
 
 def measured(
-    replies: Sequence[Observed], facts_path: str | Path, backbone: Backbone, seed: int
+    replies: Sequence[Observed], facts_path: str | Path, backbone: Backbone, seed: int, command: str = "memtune detect"
 ) -> tuple[DetectResult, Detector]:
-    """How well each figure, and all together, rank wrong replies above right ones; and the detector, on all of them."""
+    """How well each figure, and all together, rank wrong replies above right ones; and the detector, on all of them.
+
+    ``command`` is run with the file again where the replies are too few of a kind.
+    """
     wrong = torch.tensor([reply.wrong for reply in replies])
-    _check(facts_path, wrong)
+    _check(facts_path, wrong, command)
     figures = torch.tensor([reply.figures for reply in replies])
     scores = cross_validated(figures, wrong, seed)
     together = auroc(scores, wrong, seed)
@@ -148,12 +155,12 @@ def measured(
     return result, detector
 
 
-def _check(path: str | Path, wrong: torch.Tensor) -> None:
+def _check(path: str | Path, wrong: torch.Tensor, command: str) -> None:
     counts = {"wrong": int(wrong.sum()), "right": int((~wrong).sum())}
     for name, count in counts.items():
         if count < FOLDS:
             raise DataError(
                 [f"{path}: {count} of {len(wrong)} replies are {name}: a detector needs {FOLDS} or more of each kind"],
                 hint=f"add questions that the model answers {'right' if name == 'right' else 'wrong'}, then: "
-                f"memtune detect {shlex.quote(str(path))}",
+                f"{command} {shlex.quote(str(path))}",
             )

@@ -18,7 +18,7 @@ from torch import Tensor
 from memtune.errors import ProjectError
 from memtune.evidence.mechanism.lens import Lens
 from memtune.evidence.mechanism.observables import LONGEST, OBSERVABLES, observe
-from memtune.project import write_beside
+from memtune.project import in_project, write_beside
 
 __all__ = ["DETECTOR", "Auroc", "Detector", "Doubt", "auroc", "cross_validated", "doubt_of", "fit"]
 
@@ -79,7 +79,8 @@ class Detector:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass
         raise ProjectError(
-            f"{path} is no detector of this version", hint=f"make it again: memtune detect FACTS, or remove {path}"
+            f"{path} is no detector of this version",
+            hint=f"make it again: memtune detect FACTS{in_project(directory)}, or remove {path}",
         )
 
 

@@ -20,7 +20,7 @@ from memtune.evidence.rewinding.values import Likelihood, SelfEvaluation, Store,
 from memtune.evidence.rewinding.writer import Writer
 from memtune.evidence.truth.verify import Verifier
 from memtune.fact import PackedFacts
-from memtune.project import Project
+from memtune.project import Project, in_project
 from memtune.store import backbone_of, load_facts, load_memory
 
 __all__ = ["GUARDS", "GuardResult", "Rewind", "Setting", "Tree", "guard"]
@@ -114,20 +114,21 @@ def guard(
     facts = load_facts(project)
     asker = Asker(backbone_of(project, backbone, on_event), load_memory(project))
     try:
-        guarded = _Guarded(asker, facts, by, _value(by, asker, facts, on_event), setting or Setting())
+        guarded = _Guarded(asker, facts, by, _value(by, asker, facts, project, on_event), setting or Setting())
         for question in questions:
             yield guarded.answer(question)
     finally:
         asker.attachment.detach()
 
 
-def _value(by: str, asker: Asker, facts: PackedFacts, on_event: OnEvent) -> Value:
+def _value(by: str, asker: Asker, facts: PackedFacts, project: Project, on_event: OnEvent) -> Value:
     if by == "store":
         return Store(asker.backbone.prompts, Verifier(facts))
     if by == "self":
         return SelfEvaluation(asker)
     if not facts:
-        raise ProjectError("no fact is left to calibrate the likelihood on", hint="memtune facts add FACTS")
+        hint = f"memtune facts add FACTS{in_project(project.root)}"
+        raise ProjectError("no fact is left to calibrate the likelihood on", hint=hint)
     found = Likelihood.calibrated(asker, facts)
     on_event(Note(f"likelihood: an answer passes from {found.threshold:.3g} nats a token on"))
     return found

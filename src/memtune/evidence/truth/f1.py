@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["f1_at", "precision", "recall_at"]
+__all__ = ["f1_at", "precision", "recall_at", "share"]
 
 
 def precision(supported: int, unsupported: int) -> float | None:
@@ -26,3 +26,12 @@ def f1_at(supported: int, unsupported: int, k: int) -> float:
         return 0.0
     right, enough = supported / (supported + unsupported), recall_at(supported, k)
     return 2 * right * enough / (right + enough)
+
+
+def share(value: float | None) -> str:
+    """One of these figures as pages and views say it.
+
+    >>> share(2 / 3), share(None)
+    ('0.667', 'none')
+    """
+    return "none" if value is None else f"{value:.3f}"

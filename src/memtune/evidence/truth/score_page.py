@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from memtune.evidence.truth.f1 import share
 from memtune.markup import document, shown, table
 
 __all__ = ["render"]
@@ -36,7 +37,7 @@ def _figures(record: Record) -> Iterator[str]:
 def _figure_row(name: str, one: Record) -> list[str]:
     counts = [f"{one[key]:,}" for key in ("supported", "contradicted", "no_evidence")]
     k = "own" if one["k"] is None else f"{one['k']:,}"
-    return [name, *counts, _share(one["precision"]), _share(one["recall"]), k, _share(one["f1"])]
+    return [name, *counts, share(one["precision"]), share(one["recall"]), k, share(one["f1"])]
 
 
 def _statements(record: Record) -> Iterator[str]:
@@ -62,7 +63,3 @@ _SECTIONS = (_head, _figures, _statements)
 
 def _question(answer: Record) -> str:
     return str(answer["question"] or "an answer without a question")
-
-
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
