@@ -263,6 +263,24 @@ def test_a_project_that_was_not_tuned_says_what_to_run(fresh, config, backbone):
     assert caught.value.hint.startswith("run first: memtune tune")
 
 
+def test_what_was_ingested_by_mistake_is_forgotten_without_being_learned(fresh, config, backbone):
+    assert forget(["valve"], fresh, config, backbone=backbone).removed == ("valve",)
+    assert len(load_facts(Project(fresh))) == len(FACTS) - 1 and Project(fresh).state["tune"] is None
+    assert tune(fresh, config, backbone=backbone).met
+
+
+def test_facts_that_were_left_to_the_backbone_stay_so_until_they_say_something_else(done, changing, monkeypatch):
+    state = json.loads((done / "project.json").read_text())
+    state["tune"]["known"] = [NAMES[0]]
+    (done / "project.json").write_text(json.dumps(state))
+    unlearn(done)
+    assert changing(add, [FERRY]).met
+    tuned = Project(done).state["tune"]
+    assert tuned["known"] == [NAMES[0]] and not tuned["failed"] and tuned["learned"] == len(FACTS)
+    changing(update, [Fact(NAMES[0], FACTS[0][1], "Mia Tarn.")])
+    assert Project(done).state["tune"]["known"] == []
+
+
 def test_exports_are_marked_as_stale_and_made_anew(done, changing, backbone, tmp_path):
     out = tmp_path / "my bundle"
     export(done, out, backbone=backbone)

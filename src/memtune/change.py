@@ -167,7 +167,8 @@ def _carry_out(
 ) -> ChangeResult:
     project = Project(project_dir)
     project.need("model", "memtune ingest FACTS")
-    project.need("tune", "memtune tune")
+    if not request.forget:  # what was ingested by mistake need not be learned to be forgotten
+        project.need("tune", "memtune tune")
     backbone = backbone_of(project, backbone, on_event)
     with project.writing():
         check_backbone(project, backbone)  # another ingest may have come in between
@@ -245,11 +246,18 @@ class _Change:
 
     def _taught(self, wanted: _Wanted, memory: Memory) -> Teacher:
         teacher = Teacher(wanted.facts, memory, self.backbone, self.config, self.on_event)
+        teacher.known |= self._still_known(wanted, memory)
         new = wanted.found.new
         for start in range(0, len(new), CHUNK):
             teacher.chunk(new[start : start + CHUNK])
         teacher.verify(new)
         return teacher
+
+    def _still_known(self, wanted: _Wanted, memory: Memory) -> set[int]:
+        """Of the facts that tune left to the backbone, which says them by itself, those that are as they were."""
+        names = (self.project.state.get("tune") or {}).get("known", ())
+        numbers = memory.bank.numbers_of(map(str, names)).values()
+        return {number for number in numbers if wanted.found.origin[number] >= 0}
 
     def _written(self, request: _Request, wanted: _Wanted, memory: Memory, tuned: TuneResult) -> tuple[str, ...]:
         """Everything in one commit; returns the exports that are stale now."""
@@ -265,7 +273,7 @@ class _Change:
         records = {
             "ingest": ingested | memory_record(memory) | shown,
             "router": made | {"changed": made.get("changed", 0) + len(found)},
-            "tune": asdict(tuned),
+            "tune": asdict(tuned) if project.state.get("tune") else None,  # what is not tuned yet has yet to be
             "memory": memory.config.to_dict(),
         }
         project.commit(files, erase=request.forget, **records)
