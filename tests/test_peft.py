@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 
 import pytest
@@ -184,6 +185,57 @@ def test_on_a_model_of_another_size_it_says_so(saved, tmp_path):
         other = transformers.AutoModelForCausalLM.from_pretrained(save_checkpoint(tmp_path, hidden=96)).eval()
     with pytest.raises(ModelError, match="made for states of 192 numbers, this model has 96"):
         PeftModel.from_pretrained(other, saved)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A model of the same shape, with other weights."""
+    with quiet_transformers():
+        return transformers.AutoModelForCausalLM.from_pretrained(save_checkpoint(tmp_path / "other", seed=1)).eval()
+
+
+@pytest.mark.parametrize("put", ["adapter", "project"])
+def test_on_another_model_of_the_same_size_it_says_so(put, other, saved, tuned):
+    modules = [name for name, _ in other.named_modules()]
+    with pytest.raises(ModelError, match=r"another model than .*other: 6 of 6 weights .* embedding among") as caught:
+        if put == "adapter":
+            PeftModel.from_pretrained(other, saved)
+        else:
+            get_peft_model(other, MomeConfig(project=str(tuned)))
+    assert caught.value.hint == "put it on the model that it was tuned on"
+    assert [name for name, _ in other.named_modules()] == modules
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
+def test_beside_a_lora_on_another_model_it_says_so(other, saved):
+    other.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), "style")
+    with pytest.raises(ModelError, match="6 of 6 weights that were compared differ"):
+        PeftModel.from_pretrained(other, saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_its_own_model_in_another_dtype_is_no_other_model(dtype, checkpoint, saved, answer):
+    with quiet_transformers():
+        rounded = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).eval()
+    assert all_known(answer, PeftModel.from_pretrained(rounded, saved))
+
+
+def with_sketch(saved, directory, sketch):
+    shutil.copytree(saved, directory)
+    config = json.loads((directory / "adapter_config.json").read_text())
+    (directory / "adapter_config.json").write_text(json.dumps(config | {"sketch": sketch}))
+    return directory
+
+
+def test_an_adapter_from_before_does_not_know_its_model(saved, other, tmp_path):
+    PeftModel.from_pretrained(other, with_sketch(saved, tmp_path / "before", None))
+
+
+@pytest.mark.parametrize("sketch", [5, ["embedding"], {"embedding": 5}, {"embedding": "0.1 red"}])
+def test_a_sketch_that_is_none_is_refused(saved, base, tmp_path, sketch):
+    with pytest.raises(ModelError, match="says of its model is damaged: sketch is") as caught:
+        PeftModel.from_pretrained(base, with_sketch(saved, tmp_path / "damaged", sketch))
+    assert "memtune export" in caught.value.hint
 
 
 def test_a_config_without_a_memory_says_where_to_take_one():

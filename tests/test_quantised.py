@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny import FACTS
+from tiny import FACTS, save_checkpoint
 
 from memtune.backbone import load_backbone, quiet_transformers
 from memtune.checkpoints import resolve
@@ -18,6 +18,7 @@ from memtune.errors import ModelError
 from memtune.events import ModelLoaded, ignore
 from memtune.export import export
 from memtune.ingest import ingest
+from memtune.sketch import differences, sketch_of
 from memtune.tune import tune
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "facts.jsonl"
@@ -100,6 +101,17 @@ def test_its_fingerprint_is_that_of_its_file(quantised, backbone):
     """Also after a pass, in which some libraries lay out the weights anew."""
     once, again = load_backbone(quantised), load_backbone(quantised)
     assert once.fingerprint == again.fingerprint != backbone.fingerprint
+
+
+def test_of_a_sketch_what_is_not_quantised_is_compared(quantised, checkpoint, tmp_path):
+    """Its codes and scales are no weights that another model has."""
+    full = sketch_of(transformers.AutoModelForCausalLM.from_pretrained(checkpoint))
+    own = load_backbone(quantised)
+    plain = [name for name in ("embedding", "head") if name in sketch_of(own.model)]
+    assert list(sketch_of(own.model)) == plain and "embedding" in plain
+    assert differences(own.model, full) == ([], len(plain))
+    other = transformers.AutoModelForCausalLM.from_pretrained(save_checkpoint(tmp_path, seed=1))
+    assert differences(own.model, sketch_of(other)) == (plain, len(plain))
 
 
 @torch.inference_mode()

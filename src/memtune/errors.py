@@ -11,6 +11,7 @@ MemtuneError            what is wrong, with the value and the place; ``hint`` is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["ANEW", "RESTORE", "ConfigError", "DataError", "MemtuneError", "ModelError", "ProjectError", "TargetNotMet"]
 
@@ -39,6 +40,10 @@ class DataError(MemtuneError):
         if len(self.problems) > PROBLEM_CAP:
             shown.append(f"... and {len(self.problems) - PROBLEM_CAP} more problems")
         super().__init__("\n".join(shown), hint=hint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again from its problems: ``Exception`` would do it from the message, each letter a problem."""
+        return type(self), (self.problems,), self.__dict__
 
 
 class ConfigError(MemtuneError):

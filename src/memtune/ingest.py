@@ -29,6 +29,7 @@ from memtune.making import made_memory
 from memtune.memory.module import Memory
 from memtune.project import Project, in_project
 from memtune.routing import RouterReport
+from memtune.sketch import sketch_of
 from memtune.state import made_with
 from memtune.store import (
     Confusable,
@@ -247,7 +248,8 @@ def _save(
     gone = before.only(found.replaced(len(before)))
     files = save_memory(project, memory) | keep_facts(project, facts)
     files |= History(project).record("ingest", path, found, gone)
-    model = {"name": config.model, "location": backbone.checkpoint.location, "fingerprint": backbone.fingerprint}
+    model: dict[str, Any] = {"name": config.model, "location": backbone.checkpoint.location}
+    model |= {"fingerprint": backbone.fingerprint, "sketch": sketch_of(backbone.model)}
     # The device is found anew on every machine. Facts are learned in one dtype, and hold in that one wherever they go.
     model |= {"device": config.device, "dtype": str(backbone.dtype).removeprefix("torch.")}
     sizes = memory.config.to_dict()

@@ -30,12 +30,14 @@ from memtune.exported import PEFT_TYPE
 from memtune.memory.module import Attachment, Memory, MemoryConfig
 from memtune.memory.sound import check_tensors
 from memtune.project import Project
+from memtune.sketch import differences, sketch_of
 from memtune.store import load_memory
 
 __all__ = ["MomeConfig", "MomeHead", "MomeModel", "write_adapter"]
 
 WEIGHTS = str(SAFETENSORS_WEIGHTS_NAME)
 EXPORT = "memtune export writes backbone and memory as one checkpoint"
+HERE = "put it on the model that it was tuned on"
 MEMORIES = "mome_memory"  # the attribute of the head that holds them, and so the prefix of their tensors
 
 
@@ -58,12 +60,14 @@ class MomeConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
     """Where the memory comes from, or how large it is.
 
     ``project``: the directory of a tuned project, whose memory is put in. A saved adapter names none: it has
-    ``memory``, the sizes that its tensors are loaded into. ``head``: the name of the LM head, found on the model.
-    Raises ConfigError without either, ProjectError where the project cannot be read.
+    ``memory``, the sizes that its tensors are loaded into, and ``sketch``, by which the model is known that it was
+    made on; one from before that has none. ``head``: the name of the LM head, found on the model. Raises ConfigError
+    without project and memory, ProjectError where the project cannot be read.
     """
 
     project: str | None = field(default=None, metadata={"help": "Directory of a tuned project to take the memory of."})
     memory: dict[str, Any] | None = field(default=None, metadata={"help": "Sizes and turn format of the memory."})
+    sketch: dict[str, str] | None = field(default=None, metadata={"help": "A few weights of the model it is for."})
     head: str | None = field(default=None, metadata={"help": "Name of the LM head; found on the model."})
     target_modules: list[str] | None = field(default=None, metadata={"help": "Not used: the memory is at the head."})
     inference_mode: bool = field(default=True, metadata={"help": "A memory is not trained by gradients."})
@@ -106,8 +110,10 @@ class MomeConfig(PeftConfig):  # type: ignore[misc]  # peft has no types
             assert self.memory is not None
             memory = Memory(MemoryConfig.from_dict(self.memory)).requires_grad_(False)
         else:
-            memory = load_memory(Project(Path(self.project)))
+            project = Project(Path(self.project))
+            memory = load_memory(project)
             self.project, self.memory = None, memory.config.to_dict()
+            self.sketch = project.need("model", "memtune ingest FACTS").get("sketch")
         return memory
 
 
@@ -210,8 +216,9 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         if memory.bank.hidden != base.in_features:  # of a quantised weight the shape says nothing
             raise ModelError(
                 f"the memory was made for states of {memory.bank.hidden} numbers, this model has {base.in_features}",
-                hint="put it on the model that it was tuned on",
+                hint=HERE,
             )
+        _check_model(self.model, peft_config.sketch)
         if not isinstance(target, MomeHead):
             head = MomeHead(target)
             self._replace_module(parent, target_name, head, target)
@@ -239,9 +246,26 @@ class MomeModel(BaseTuner):  # type: ignore[misc]  # peft has no types
         return key.replace(f".{MEMORIES}.{adapter_name}.", f".{MEMORIES}.", 1)
 
 
+def _check_model(model: Any, sketch: Any) -> None:
+    """Raises ModelError where ``model`` is not the one of the sketch, as far as its weights can be compared."""
+    try:
+        other, compared = differences(model, {} if sketch is None else sketch)
+    except ValueError as error:
+        raise ModelError(
+            f"what the memory says of its model is damaged: {error}", hint="export it again: memtune export OUT"
+        ) from error
+    if other:
+        raise ModelError(
+            f"the memory was made on another model than {getattr(model, 'name_or_path', '') or 'this one'}: "
+            f"{len(other)} of {compared} weights that were compared differ, {other[0]} among them",
+            hint=HERE,
+        )
+
+
 def write_adapter(out: Path, backbone: Backbone, memory: Memory) -> int:
     """The directory that ``PeftModel.from_pretrained`` loads; returns the bytes of the memory."""
-    model = get_peft_model(backbone.model, MomeConfig(memory=memory.config.to_dict()))  # an empty one of its size
+    empty = MomeConfig(memory=memory.config.to_dict(), sketch=sketch_of(backbone.model))
+    model = get_peft_model(backbone.model, empty)
     tensors: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, MomeHead):

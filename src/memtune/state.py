@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 TEXT, COUNT, FIGURE = (str,), (int,), (int, float, type(None))
 # Of the entries that a command reads again; the rest is told to people alone.
 KINDS: dict[str, dict[str, tuple[type, ...]]] = {
-    "model": dict.fromkeys(("name", "location", "fingerprint", "device", "dtype"), TEXT),
+    "model": dict.fromkeys(("name", "location", "fingerprint", "device", "dtype"), TEXT) | {"sketch": (dict,)},
     "ingest": {"model": TEXT} | dict.fromkeys(("facts", "experts"), COUNT),
     "tune": dict.fromkeys(("facts", "learned"), COUNT),
     "router": dict.fromkeys(("facts", "changed"), COUNT),
