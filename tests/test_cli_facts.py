@@ -172,10 +172,10 @@ def test_a_bad_file_is_mended_and_given_to_the_same_command(memtune, done, tmp_p
     assert f"save the sheet as CSV UTF-8, then: {again} {tmp_path / 'more.csv'}\n" in memtune(*words, str(sheet)).stderr
 
 
-def test_a_bad_file_is_ingested_again_into_the_same_project_by_the_same_columns(memtune, done, tmp_path):
+def test_a_bad_file_is_ingested_again_into_the_same_project_with_the_same_options(memtune, done, tmp_path):
     bad = tmp_path / "more.csv"
     bad.write_text("Frage,Antwort\nWo?,\n")
-    keys = ["--question-key", "Frage", "--answer-key", "Antwort"]
+    keys = ["--dtype", "bfloat16", "--rebuild", "--question-key", "Frage", "--answer-key", "Antwort"]
     said = memtune("ingest", str(bad), *keys).stderr
     assert f"then run: memtune ingest --project {done} {' '.join(keys)} {bad}\n" in said
 

@@ -30,7 +30,7 @@ from memtune.memory.module import Memory
 from memtune.project import Project, in_project
 from memtune.routing import RouterReport
 from memtune.sketch import sketch_of
-from memtune.state import made_with
+from memtune.state import SETTINGS, made_with
 from memtune.store import (
     Confusable,
     keep_facts,
@@ -93,8 +93,9 @@ def preview(
     answer_key: str | None = None,
 ) -> Preview:
     """What ``ingest`` would do with this file; no model is loaded. Raises DataError, ProjectError."""
-    facts = _facts_of(path, project_dir, question_key, answer_key)
-    project, config = Project(project_dir), _lasting(config)
+    project = Project(project_dir)
+    again = _again(project, config, "--rebuild" * rebuild, "--dry-run")
+    facts, config = _facts_of(path, again, question_key, answer_key), _lasting(config)
     found = difference(_before(project), facts)
     kept = not rebuild and _router_stays(project, found, config)
     return Preview(found.added, found.changed, found.removed, found.untouched, not kept)
@@ -117,8 +118,9 @@ def ingest(
 
     Raises DataError (every problem of the file at once), ModelError, ProjectError.
     """
-    facts = _facts_of(path, project_dir, question_key, answer_key)
-    project, config = Project(project_dir), _lasting(config)
+    project = Project(project_dir)
+    again = _again(project, config, "--rebuild" * rebuild)
+    facts, config = _facts_of(path, again, question_key, answer_key), _lasting(config)
     project.check_writable()
     backbone = backbone or load_backbone(config.model, device=config.device, dtype=config.dtype, on_event=on_event)
     found = difference(_before(project), facts)
@@ -143,12 +145,18 @@ def ingest(
     return result
 
 
-def _facts_of(path: str | Path, project_dir: Path, question_key: str | None, answer_key: str | None) -> PackedFacts:
-    """A problem of the file ends with the same command, in which these options decide what is read and replaced."""
+def _again(project: Project, config: Config, *flags: str) -> str:
+    """The command that does the same with a mended file: the project, and every setting that is not the usual one."""
+    usual = asdict(Config()) | made_with(project.state)
+    unusual = {name: getattr(config, name) for name in SETTINGS if getattr(config, name) != usual[name]}
+    options = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in unusual.items()]
+    return " ".join(["memtune ingest" + in_project(project.root), *options, *filter(None, flags)])
+
+
+def _facts_of(path: str | Path, again: str, question_key: str | None, answer_key: str | None) -> PackedFacts:
     keys = {"--question-key": question_key, "--answer-key": answer_key}
     named = "".join(f" {option} {shlex.quote(key)}" for option, key in keys.items() if key is not None)
-    command = f"memtune ingest{in_project(project_dir)}{named}"
-    return read_facts(path, command=command, question_key=question_key, answer_key=answer_key)
+    return read_facts(path, command=f"{again}{named}", question_key=question_key, answer_key=answer_key)
 
 
 def _lasting(config: Config) -> Config:

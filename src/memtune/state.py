@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from memtune.errors import RESTORE, ProjectError
 from memtune.visible import show
 
-__all__ = ["Record", "check_state", "made_with"]
+__all__ = ["SETTINGS", "Record", "check_state", "made_with"]
 
 Kind = TypeVar("Kind")
 TEXT, COUNT, FIGURE = (str,), (int,), (int, float, type(None))
