@@ -7,7 +7,7 @@ import transformers
 from tiny import CHAT, CHAT_WITHOUT_SYSTEM, FACTS, STOP
 
 from memtune.backbone import load_backbone
-from memtune.errors import ModelError
+from memtune.errors import DataError, ModelError
 from memtune.facts import Fact
 from memtune.prompts import Prompts
 
@@ -116,6 +116,12 @@ def test_a_checkpoint_that_never_stops_is_refused(templated):
 def test_a_template_that_cannot_be_followed_is_refused(templated, template, message):
     with pytest.raises(ModelError, match=message):
         templated(template)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_question_that_says_nothing_is_refused(prompts, text):
+    with pytest.raises(DataError, match="the question is empty"):
+        prompts.question(text)
 
 
 def test_the_fingerprint_changes_with_the_rendering_and_with_nothing_else(templated):

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from memtune.errors import ModelError
+from memtune.errors import DataError, ModelError
 from memtune.memory.turns import TurnFormat
 from memtune.memory.words import Vocabulary
 
@@ -98,6 +98,8 @@ class Prompts:
 
         >>> # prompts.format.prompt(prompts.question(text)) == prompts.render([{"role": "user", "content": text}])
         """
+        if not text.strip():
+            raise DataError(["the question is empty"])
         prompt = self.render([{"role": "user", "content": text.strip()}])
         turns = self.format.turns(list(prompt), len(prompt))
         whole = len(turns) == 1 and (turns[0].start, turns[0].answer) == (len(self.format.prefix), len(prompt))
