@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import sys
@@ -65,6 +66,16 @@ def chat(tokenizer, turns, **options):
     return tokenizer.apply_chat_template(
         turns, add_generation_prompt=True, return_tensors="pt", return_dict=True, **options
     )
+
+
+def test_a_pipeline_takes_a_bundle_for_what_its_backbone_is(model, tokenizer, caplog):
+    log = logging.getLogger("transformers")
+    log.addHandler(caplog.handler)
+    try:
+        transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    finally:
+        log.removeHandler(caplog.handler)
+    assert "not supported" not in caplog.text
 
 
 def test_a_pipeline_answers(served):
