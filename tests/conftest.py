@@ -144,6 +144,17 @@ def bundle(tmp_path_factory, tuned, backbone):
 
 
 @pytest.fixture(scope="session")
+def base_bundle(tmp_path_factory, facts_file, base_checkpoint, base_backbone):
+    """One without a chat template: the question is the last paragraph of the prompt."""
+    directory = tmp_path_factory.mktemp("exported-base")
+    config = Config(model=base_checkpoint, verify="all")
+    ingest(facts_file, directory / "project", config, backbone=base_backbone)
+    assert tune(directory / "project", config, backbone=base_backbone).met
+    assert export(directory / "project", directory / "base-bundle", backbone=base_backbone).met
+    return directory / "base-bundle"
+
+
+@pytest.fixture(scope="session")
 def load(tmp_path_factory, bundle):
     """Loads the bundle as a user would. transformers copies its code into a module cache, here one of its own."""
     with pytest.MonkeyPatch.context() as patch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import sys
@@ -12,7 +13,12 @@ import pytest
 import torch
 import transformers
 from serving import serving
-from tiny import FACTS
+from tiny import FACTS, save_kind
+
+from memtune.config import Config
+from memtune.export import export
+from memtune.ingest import ingest
+from memtune.tune import tune
 
 TRAM, VALVE = FACTS[2], FACTS[1]
 UNKNOWN = "What is the capital of France?"
@@ -23,27 +29,62 @@ def tokenizer(bundle):
     return transformers.AutoTokenizer.from_pretrained(bundle, padding_side="left")
 
 
-@pytest.fixture
-def said(model, tokenizer):
-    """What the bundle answers to one question, decoded as the options say."""
+class Served:
+    """A bundle as its user has it, asked as its checkpoint is: in a chat, or by a prompt alone."""
 
-    def say(question, **options):
-        inputs = chat(tokenizer, [{"role": "user", "content": question}])
-        out = model.generate(**inputs, **{"do_sample": False, "max_new_tokens": 40} | options)
-        return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    def __init__(self, load, directory):
+        self.directory = directory
+        self.model = load(directory, trust_remote_code=True)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(directory, padding_side="left")
 
-    return say
+    def prompts(self, *questions):
+        """Ids and mask, padded on the left."""
+        if self.tokenizer.chat_template is None:
+            return self.tokenizer(list(questions), padding=True, return_tensors="pt")
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        return chat(self.tokenizer, chats, padding=True)
+
+    def say(self, *questions, **options):
+        """The answers to questions that are asked together, decoded as the options say."""
+        inputs = self.prompts(*questions)
+        out = self.model.generate(**inputs, **{"do_sample": False, "max_new_tokens": 40} | options)
+        texts = self.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
 
-def chat(tokenizer, turns):
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+@pytest.fixture(scope="module", params=["bundle", "base_bundle"], ids=["chat", "base"])
+def served(request, load):
+    return Served(load, request.getfixturevalue(request.param))
 
 
-def test_a_pipeline_answers(model, tokenizer):
-    pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
-    chats = [[{"role": "user", "content": question}] for _, question, _ in (TRAM, VALVE)]
-    found = pipe(chats, do_sample=False, max_new_tokens=40, batch_size=2)
-    assert [one[0]["generated_text"][-1]["content"] for one in found] == [TRAM[2], VALVE[2]]
+@pytest.fixture(scope="module")
+def base(load, base_bundle):
+    return Served(load, base_bundle)
+
+
+def chat(tokenizer, turns, **options):
+    return tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True, **options
+    )
+
+
+def test_a_pipeline_takes_a_bundle_for_what_its_backbone_is(model, tokenizer, caplog):
+    log = logging.getLogger("transformers")
+    log.addHandler(caplog.handler)
+    try:
+        transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    finally:
+        log.removeHandler(caplog.handler)
+    assert "not supported" not in caplog.text
+
+
+def test_a_pipeline_answers(served):
+    pipe = transformers.pipeline("text-generation", model=served.model, tokenizer=served.tokenizer)
+    asked = [question for _, question, _ in (TRAM, VALVE)]
+    if served.tokenizer.chat_template is not None:
+        asked = [[{"role": "user", "content": question}] for question in asked]
+    found = pipe(asked, do_sample=False, max_new_tokens=40, batch_size=2, return_full_text=False)
+    assert [one[0]["generated_text"].strip() for one in found] == [TRAM[2], VALVE[2]]
 
 
 @pytest.mark.parametrize(
@@ -60,25 +101,35 @@ def test_a_pipeline_answers(model, tokenizer):
     ],
     ids=str,
 )
-def test_a_fact_is_said_whatever_the_decoding(said, options):
+def test_a_fact_is_said_whatever_the_decoding(served, options):
     torch.manual_seed(0)
-    assert said(TRAM[1], **options) == TRAM[2]
+    assert served.say(TRAM[1], **options) == [TRAM[2]]
 
 
-def test_a_smaller_model_may_assist(said, checkpoint):
-    assistant = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
-    assert said(TRAM[1], assistant_model=assistant) == TRAM[2]
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 2}, {"cache_implementation": "static"}, {"use_cache": False}, {"prefill_chunk_size": 4}],
+    ids=str,
+)
+def test_questions_of_any_length_share_a_padded_batch(served, options):
+    facts = (TRAM, VALVE, FACTS[4])
+    assert served.say(*(question for _, question, _ in facts), **options) == [answer for *_, answer in facts]
 
 
-def test_a_streamer_hears_the_answer_as_it_is_made(model, tokenizer):
-    streamer = transformers.TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    inputs = chat(tokenizer, [{"role": "user", "content": TRAM[1]}])
+@pytest.mark.parametrize("with_memory", [False, True], ids=["backbone", "bundle"])
+def test_another_model_may_assist(served, load, with_memory):
+    assistant = load(served.directory, trust_remote_code=True) if with_memory else load(served.directory)
+    assert served.say(TRAM[1], assistant_model=assistant) == [TRAM[2]]
+
+
+def test_a_streamer_hears_the_answer_as_it_is_made(served):
+    streamer = transformers.TextIteratorStreamer(served.tokenizer, skip_prompt=True, skip_special_tokens=True)
     options = {"do_sample": False, "max_new_tokens": 40, "streamer": streamer}
-    thread = threading.Thread(target=model.generate, kwargs=dict(inputs) | options)
+    thread = threading.Thread(target=served.model.generate, kwargs=dict(served.prompts(TRAM[1])) | options)
     thread.start()
     pieces = list(streamer)
     thread.join()
-    assert "".join(pieces) == TRAM[2] and len(pieces) > 2
+    assert "".join(pieces).strip() == TRAM[2] and len(pieces) > 2
 
 
 def test_a_conversation_goes_on_from_its_cache(model, tokenizer):
@@ -91,6 +142,42 @@ def test_a_conversation_goes_on_from_its_cache(model, tokenizer):
         turns.append({"role": "assistant", "content": text})
         answers.append(text)
     assert [answers[0], answers[2]] == [TRAM[2], VALVE[2]]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole prompt", "new ids"])
+def test_without_a_template_every_call_that_goes_on_asks_the_last_paragraph_of_its_prompt(base, whole):
+    cache, ids = transformers.DynamicCache(), torch.empty(1, 0, dtype=torch.long)
+    for question, answer in ((TRAM[1], TRAM[2]), ("\n\n" + VALVE[1], VALVE[2]), ("\n\n" + TRAM[1], TRAM[2])):
+        ids = torch.cat([ids, base.tokenizer(question, return_tensors="pt")["input_ids"]], 1)
+        new = ids if whole else ids[:, cache.get_seq_length() :]
+        out = base.model.generate(
+            new, attention_mask=torch.ones_like(ids), past_key_values=cache, do_sample=False, max_new_tokens=40
+        )
+        said = out[:, new.shape[1] :]
+        assert base.tokenizer.decode(said[0], skip_special_tokens=True).strip() == answer
+        ids = torch.cat([ids, said], 1)
+
+
+@torch.inference_mode()
+def test_without_a_template_a_pass_over_prompt_and_answer_takes_both_for_the_prompt(base, load):
+    """Where the answer begins, its ids do not show: the page says so."""
+    out = base.model.generate(**base.prompts(TRAM[1]), do_sample=False, max_new_tokens=40)
+    assert base.model(out).logits[:, :-1].equal(load(base.directory)(out).logits[:, :-1])
+
+
+def test_layers_of_a_sliding_window_take_a_static_cache(load, facts_file, tmp_path):
+    """There generate() makes a mask of each kind of layer, and none of them shows the padding."""
+    sizes = {"hidden_size": 192, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+    windows = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    heads = {"num_key_value_heads": 2, "head_dim": 48, "initializer_range": 0.1}
+    config = Config(model=save_kind(tmp_path / "gemma", "gemma3_text", None, **sizes, **windows, **heads))
+    ingest(facts_file, tmp_path / "project", config)
+    assert tune(tmp_path / "project", config).met
+    assert export(tmp_path / "project", tmp_path / "gemma-bundle").met
+    served = Served(load, tmp_path / "gemma-bundle")
+    questions, answers = [question for _, question, _ in FACTS], [answer for *_, answer in FACTS]
+    assert served.say(TRAM[1], cache_implementation="static") == [TRAM[2]]
+    assert served.say(*questions, cache_implementation="static") == answers
 
 
 def test_a_cache_that_is_quantised_gives_the_same_answers(load, tokenizer):

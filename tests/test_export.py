@@ -133,6 +133,7 @@ def test_only_facts_that_were_learned_are_promised(held, backbone, tmp_path, for
     known, every = len(FACTS) - 1, len(FACTS)
     assert f"{known} facts" in card and f"{known} questions" in card and f"{known} of {every} |" in card
     assert f"{every} facts" not in card and f"{every} questions" not in card
+    assert "meant to stay silent elsewhere; the table says how often" in card  # near misses fire: no card denies it
     for code in (tmp_path / "out").glob("modeling_memtune.py"):
         assert code.read_text().startswith(f'"""A language model that knows {known} more facts')
 

@@ -42,7 +42,7 @@ def write_bundle(out: Path, backbone: Backbone, memory: Memory, link: bool = Fal
     _index(out, list(tensors))
     config = json.loads((out / "config.json").read_text())
     backbone_class = type(backbone.model).__name__
-    config["auto_map"] = dict.fromkeys(AUTO_CLASSES, f"modeling_memtune.Memtune{backbone_class}")
+    config["auto_map"] = dict.fromkeys(AUTO_CLASSES, f"modeling_memtune.{backbone_class}")
     config["memtune"] = memory.config.to_dict()
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     _code(out, backbone_class, int(memory.bank.accepted.sum()))

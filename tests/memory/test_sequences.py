@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from memtune.memory.calls import Call
 from memtune.memory.sequences import follow, remember
 
 PAGE, STRIDE = 4, 8
@@ -45,6 +46,19 @@ class TestRows:
         remember(follow(torch.tensor([[5, 6, 7], [8, 9, 4]]), {}, chat=True), {"past_key_values": cache})
         seen = follow(torch.tensor([[1], [2]]), {"past_key_values": cache}, chat=True)
         assert [span.ids for span in seen.spans] == [[5, 6, 1], [8, 9, 2]]
+
+    def test_the_call_of_generate_says_where_its_prompt_ends_whatever_the_cache_was_given_first(self):
+        cache, call = self.cache(2), Call(self, prompt_end=5)
+        remember(follow(torch.tensor([[5, 6], [8, 9]]), {}, False, call), {"past_key_values": cache})
+        seen = follow(torch.tensor([[7, 1], [4, 2]]), {"past_key_values": cache}, False, call)
+        assert [span.prompt_end for span in seen.spans] == [5, 5]
+
+    @pytest.mark.parametrize("mask", [torch.ones(1, 1, 3, 9), {"full_attention": torch.ones(1, 1, 3, 9)}, {}, None])
+    def test_where_the_mask_shows_no_padding_that_of_the_call_does(self, mask):
+        call = Call(self, prompt_end=3, mask=torch.tensor([[0, 1, 1]]))
+        ids, entries = torch.tensor([[0, 6, 7]]), {"attention_mask": mask}
+        assert follow(ids, entries, False, call).spans[0].ids == [-1, 6, 7]
+        assert follow(ids, entries, False).spans[0].ids == [0, 6, 7]
 
     def test_before_a_strangers_cache_nothing_is_known(self):
         seen = follow(torch.tensor([[1], [2]]), {"past_key_values": self.cache(2)}, chat=True)

@@ -101,6 +101,10 @@ def test_without_a_template_a_prompt_of_one_paragraph_begins_behind_the_prefix()
     assert BASE.turns([1], 1) == []
 
 
+def test_without_a_template_a_prompt_that_is_not_there_to_its_end_asks_nothing():
+    assert BASE.turns([1, 5, 6], 5) == []
+
+
 def test_without_a_template_padding_on_the_left_is_no_part_of_the_question():
     assert BASE.turns([-1, -1, 1, 5, 6], 5) == [Turn(3, 5, 5, 5)]
     assert BASE.turns([-1, -1, 1, 20, NEWLINE, 5, 6], 7) == [Turn(5, 7, 7, 7)]

@@ -2,7 +2,10 @@
 
 ``Attachment`` hangs three hooks on a causal LM and changes none of its code or weights. What the memory does at a
 position is a function of the token ids up to there alone, so a teacher-forced pass over a conversation, a prefill and a
-decode step all agree. The backbone's keys and values never see the memory; where no fact fires, nothing is written.
+decode step all agree. Only where an answer begins without a chat template do the ids not show: there a bundle's
+``generate()`` tells where its prompt ends, and a pass outside of it takes what its cache was given first for the
+prompt, so one over prompt and answer together writes nothing of that answer. The backbone's keys and values never see
+the memory; where no fact fires, nothing is written.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from .attention import BETA, SLOPE, expert_attention
 from .bank import Bank, BankSizes, Projections
+from .calls import call_of
 from .kernels import kernels_for
 from .router import Route, Router, RouterSizes
 from .routes import Routes
@@ -155,7 +159,7 @@ class Attachment:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if not self.enabled or ids is None:
             return
-        self._seen = follow(ids, kwargs, self.memory.config.format.is_chat)
+        self._seen = follow(ids, kwargs, self.memory.config.format.is_chat, call_of(self))
         self._chunk = (ids.shape[1], kwargs.get("logits_to_keep", 0))
         self._writes = self._plan(self._seen.spans)
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .calls import Call
+
 __all__ = ["Seen", "Span", "follow", "remember"]
 
 _IDS = "_memtune_ids"  # the ids that a cache has seen ride on the cache itself
@@ -25,7 +27,7 @@ _FULL = "full_attention"  # the layers that keep every position
 class Span:
     """One sequence: all its ids so far, the last ``length`` of them new, at ``start`` of ``row`` of the model's input.
 
-    ``prompt_end``: where the first chunk ended, as far as that is known: generation began there.
+    ``prompt_end``: where generation began, as far as that is known; it may lie behind what there is yet.
     """
 
     ids: list[int]
@@ -44,15 +46,18 @@ class Seen:
     prompt_end: int = 0
 
 
-def follow(ids: Tensor, entries: Mapping[str, Any], chat: bool) -> Seen:
+def follow(ids: Tensor, entries: Mapping[str, Any], chat: bool, call: Call | None = None) -> Seen:
     """What a model called with ``ids`` (batch, tokens) and the keywords ``entries`` goes on with.
 
-    ``chat``: a template shows where questions stand. Raises NotImplementedError for ways of serving in which the ids
-    before the new ones cannot be known: nothing may be written by guess.
+    ``chat``: a template shows where questions stand. ``call``: the call of ``generate()`` that the pass is for; without
+    it, the first chunk that a cache was given counts as the prompt. Raises NotImplementedError for ways of serving in
+    which the ids before the new ones cannot be known: nothing may be written by guess.
     """
     if entries.get("cu_seq_lens_q") is not None and entries.get("write_index") is not None:
         return Seen(_packed(ids[0], entries, chat))
-    seen, prompt_end = _batched(ids, _cache_in(entries), entries.get("attention_mask"))
+    seen, prompt_end = _batched(ids, _cache_in(entries), _padding(entries.get("attention_mask"), call))
+    if call is not None:
+        prompt_end = call.prompt_end
     length = ids.shape[1]
     rows = enumerate(seen.tolist())
     return Seen(tuple(Span(tokens, length, row, 0, prompt_end) for row, tokens in rows), seen, prompt_end)
@@ -79,10 +84,17 @@ def _length(cache: Any) -> int:
         return 0 if seen is None or seen.ids is None else seen.ids.shape[1]
 
 
+def _padding(mask: Any, call: Call | None) -> Tensor | None:
+    """The mask (batch, tokens) of the padding. For a static cache, ``generate()`` has made it one of the attention."""
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        return mask
+    return None if call is None else call.mask
+
+
 def _batched(ids: Tensor, cache: Any, mask: Tensor | None) -> tuple[Tensor, int]:
     """All ids (batch, tokens), _NO_TOKEN where padded or unknown, and where the first chunk ended."""
     past = _length(cache) if cache is not None else 0
-    if mask is not None and mask.dim() == 2 and mask.shape[1] >= ids.shape[1]:
+    if mask is not None and mask.shape[1] >= ids.shape[1]:
         ids = ids.masked_fill(mask[:, -ids.shape[1] :] == 0, _NO_TOKEN)
     if past == 0:
         return ids, ids.shape[1]

@@ -43,7 +43,7 @@ class TurnFormat:
         return self.prefix + question + self.closing
 
     def turns(self, ids: list[int], prompt_end: int) -> list[Turn]:
-        """All questions in ``ids``, in order. ``prompt_end`` is where generation began; a template does not need it."""
+        """All questions in ``ids``, in order. ``prompt_end``: where generation begins; a template does not need it."""
         if not self.is_chat:
             return self._last_paragraph(ids, prompt_end)
         openings = find_runs(ids, self.opening)
@@ -58,6 +58,8 @@ class TurnFormat:
         return found
 
     def _last_paragraph(self, ids: list[int], prompt_end: int) -> list[Turn]:
+        if prompt_end > len(ids):  # the rest of the prompt is still to come
+            return []
         start = next((place for place, token in enumerate(ids) if token >= 0), len(ids))  # padding stands on the left
         if tuple(ids[start : start + len(self.prefix)]) == self.prefix:
             start += len(self.prefix)
