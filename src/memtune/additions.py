@@ -16,6 +16,7 @@ from memtune.events import OnEvent, ignore
 from memtune.fact import Fact, PackedFacts
 from memtune.memory.bank import Bank
 from memtune.memory.edit import Addition, caution_for, edited, takers
+from memtune.memory.index import Lists
 from memtune.memory.module import Memory
 from memtune.memory.stored import StoredQuestions
 from memtune.memory.words import sentence_starts
@@ -126,8 +127,8 @@ def conflicts(
     for number, question, score in takers(router, added.questions, added.caution):
         old = stored[int(mine[question])]
         note(facts[owner[number]].id, old.id, old.question, score)
-    first = memory.bank.sizes.facts
-    new = edited(memory, torch.arange(first, first + len(facts)), added).router
+    exact = Lists.none(router.lists.centroids.shape[1])
+    new = router.holding(added.questions, added.owner, exact, added.caution, added.sentences)
     for number, question, score in takers(new, added.questions, added.caution, added.owner):
         earlier, later = sorted((owner[number], owner[question]))
         note(facts[later].id, facts[earlier].id, facts[later].question, score)

@@ -189,8 +189,8 @@ class _Change:
 
     def left_of(self, ids: Sequence[str]) -> list[str]:
         """Without those that are there no longer because they were forgotten."""
-        here = self.memory.bank.numbers_of(ids)
-        return [name for name in ids if name in here or name not in self.history.forgotten]
+        gone = self.history.forgotten - self.memory.bank.numbers_of(ids).keys()
+        return [name for name in ids if name not in gone]
 
     def with_new(self, facts: Sequence[Fact]) -> _Wanted:
         known = self.memory.bank.numbers_of(fact.id for fact in facts)

@@ -19,7 +19,6 @@ from memtune.backbone import Backbone, load_backbone
 from memtune.checkpoints import lasting_name
 from memtune.config import Config
 from memtune.difference import Difference, difference
-from memtune.errors import ProjectError
 from memtune.events import Note, OnEvent, ignore
 from memtune.exported import mark_stale
 from memtune.fact import PackedFacts
@@ -139,7 +138,7 @@ def ingest(
     seen = project.state
     with project.writing():
         if project.state != seen:
-            raise ProjectError(f"{project_dir} was changed by another command meanwhile", hint="run this one again")
+            raise project.changed_meanwhile()
         _save(project, facts, memory, backbone, config, result, made, str(path), found)
         mark_stale(project, on_event)
     return result

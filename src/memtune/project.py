@@ -205,6 +205,10 @@ class Project:
             with self.writing():
                 pass
 
+    def changed_meanwhile(self) -> ProjectError:
+        """For whoever worked without the lock and finds another state than the one that was worked on."""
+        return ProjectError(f"{self.root} was changed by another command meanwhile", hint="run this one again")
+
     def check_writable(self) -> None:
         """Before any work is done. Raises ProjectError where its result could not be kept."""
         try:
@@ -261,7 +265,8 @@ class Project:
             if goes and path.is_file() and path.name not in named:
                 if erasing and not path.is_symlink():  # what a link leads to is not ours
                     erase(path)
-                path.unlink(missing_ok=True)  # a shard has renamed its own meanwhile
+                else:
+                    path.unlink(missing_ok=True)  # a shard has renamed its own meanwhile
 
     def path(self, kind: str) -> Path:
         """The checked file of ``kind``. Raises ProjectError if it is missing or its bytes have changed."""

@@ -79,13 +79,14 @@ class Prompts:
         """The ids of a conversation, ready for the model's next answer."""
         if not self.has_template:
             return self.format.prefix + self.ids("\n\n".join(turn["content"] for turn in turns))
-        return self.chat(turns, add_generation_prompt=True)
+        return self.chat(turns, asking=True)
 
-    def chat(self, turns: list[dict[str, str]], **options: Any) -> tuple[int, ...]:
-        """The ids that the template makes of a conversation; ``options`` as ``apply_chat_template`` takes them."""
-        return self.ids(
-            self.tokenizer.apply_chat_template(turns, chat_template=self._undated, tokenize=False, **options)
+    def chat(self, turns: list[dict[str, str]], *, asking: bool = False) -> tuple[int, ...]:
+        """The ids that the template makes of a conversation; ``asking``: ready for the model's next answer."""
+        text = self.tokenizer.apply_chat_template(
+            turns, chat_template=self._undated, tokenize=False, add_generation_prompt=asking
         )
+        return self.ids(text)
 
     @cached_property
     def _undated(self) -> str:

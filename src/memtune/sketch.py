@@ -8,13 +8,13 @@ in any weight that both hold as plain numbers. Where there is none, nothing can 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from reprlib import repr as shown
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from memtune.memory.states import decoder_layers
+from memtune.visible import show
 
 __all__ = ["differences", "sketch_of"]
 
@@ -87,7 +87,7 @@ def _numbers(sketch: Any) -> dict[str, Tensor]:
     try:
         return {name: torch.tensor([float(entry) for entry in text.split()]) for name, text in sketch.items()}
     except (AttributeError, ValueError) as error:
-        raise ValueError(f"sketch is {shown(sketch)}") from error
+        raise ValueError(f"sketch is {show(sketch)}") from error
 
 
 def _alike(found: Tensor, wanted: Tensor) -> bool:

@@ -10,7 +10,6 @@ import torch
 
 from memtune.backbone import Backbone
 from memtune.config import Config
-from memtune.errors import ProjectError
 from memtune.events import Note, OnEvent, ignore
 from memtune.project import Project, erase
 from memtune.shards import Kept, Origin, Shard, keep_shard, kept_shards, take_over
@@ -106,8 +105,7 @@ class _Part:
 
         Raises ProjectError, and what was written is overwritten: it may hold what was forgotten.
         """
-        project = self.run.project
-        now = Project(project.root)
+        now = Project(self.run.project.root)
         if Origin.of(now, self.run.teacher.config) != self.before.origin:
             erase(path)
-            raise ProjectError(f"{project.root} was changed by another command meanwhile", hint="run this one again")
+            raise now.changed_meanwhile()
